@@ -5,20 +5,18 @@ Exit codes
 0
     Done.
 1
-    Refused or failed; one message on stderr says what was found, what was expected and what to do.
+    Refused or failed; one message on stderr says what was found, what was expected and what to do. Without words where
+    the reader of stdout closed it, as ``head`` does.
 2
     The command line itself was wrong.
 70
     A defect of OpenDT; a traceback on stderr shows where.
 130
     Interrupted with Ctrl-C.
-141
-    Whoever read the output closed it, as ``head`` does.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -33,7 +31,6 @@ EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_DEFECT: Final = 70
 EXIT_INTERRUPTED: Final = 130
-EXIT_PIPE_CLOSED: Final = 141
 
 SUMMARIES: Final = {
     "simulate": "Run an experiment, or a topology with a workload.",
@@ -47,7 +44,6 @@ EXIT_CODES: Final = {
     EXIT_USAGE: "wrong command line",
     EXIT_DEFECT: "a defect of OpenDT (a traceback on stderr)",
     EXIT_INTERRUPTED: "interrupted with Ctrl-C",
-    EXIT_PIPE_CLOSED: "the reader of the output closed it",
 }
 
 
@@ -98,17 +94,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         code = group.main(args=arguments, prog_name="opendt", standalone_mode=False)
-        sys.stdout.flush()
     except click.Abort:  # click's name for KeyboardInterrupt
         click.echo("interrupted", err=True)
         return EXIT_INTERRUPTED
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except BrokenPipeError:
-        # Python flushes stdout once more as it ends; without this that would fail again, with words on stderr.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_PIPE_CLOSED
     except Exception as error:  # noqa: BLE001 - the outermost border: everything ends here as a message and a code
         return _report(error)
     return code if isinstance(code, int) else EXIT_DONE
