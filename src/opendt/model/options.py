@@ -359,7 +359,7 @@ class Checkpoint(Model):
 
 
 def _default_allocation() -> FilterAllocation:
-    """The reference's default policy, `Mem`, with its memory ratio of 2025."""
+    """Return the default of the reference: `Mem`, with its memory ratio of 2025."""
     return FilterAllocation(
         filters=(ComputeFilter(), VCpuFilter(), RamFilter(allocation_ratio=1.5)), weighers=(RamWeigher(),)
     )
