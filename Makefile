@@ -85,5 +85,5 @@ $(VENV)/.dev: requirements-dev.txt | $(VENV)/.runtime
 # Editable: Python sources are used in place, the compiled module lands beside them; cargo builds only what changed.
 $(VENV)/.engine: $(ENGINE_SOURCES) $(VENV)/.runtime
 	@scripts/prerequisites.sh '$(BIN)/python'
-	. $(BIN)/activate && maturin develop --release --locked --quiet
+	. $(BIN)/activate && PIP_QUIET=1 maturin develop --release --locked --quiet
 	@touch $@

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import click
 
-from opendt.cli.main import EXIT_CODES, SUMMARIES, group
+from opendt.cli.main import SUMMARIES, group
 
 ROOT = Path(__file__).resolve().parent.parent
 MARK = "<!-- Written by `make docs`; edit the program instead. -->"
@@ -25,16 +25,14 @@ LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)(?:\s+\"[^\"]*\")?\)")
 
 
 def commands_page() -> str:
-    """Return docs/reference/commands.md: the help of every command, and the exit codes."""
-    context = click.Context(group, info_name="opendt", terminal_width=100)
+    """Return docs/reference/commands.md: the help of every command."""
+    context = click.Context(group, info_name="opendt", terminal_width=100, **group.context_settings)
     parts = ["# Commands", MARK, "Data goes to stdout, words to stderr.", _fenced(group.get_help(context))]
     for name in SUMMARIES:
         command = group.get_command(context, name)
         assert command is not None
         child = click.Context(command, info_name=name, parent=context, terminal_width=100)
         parts += [f"## opendt {name}", _fenced(command.get_help(child))]
-    parts += ["## Exit codes", "| code | meaning |\n|---|---|"]
-    parts[-1] += "".join(f"\n| {code} | {meaning} |" for code, meaning in EXIT_CODES.items())
     return "\n\n".join(parts) + "\n"
 
 
