@@ -1,0 +1,1 @@
+"""The live twin: calibration, forecasts and forks of the running simulation."""

@@ -1,0 +1,367 @@
+"""Online calibration of power curves from measured power: a Kalman filter that never looks ahead.
+
+Model of one reading, with hosts of classes c and knots k:
+
+    measured = sum_c [ hosts_up_c * idle_c + sum_k dynamic_ck * busy_ck ] + disturbances + noise
+
+`busy_ck` is the sum over busy hosts of the hat function of knot k at their utilisation (`curve.hat_weights`), `idle_c` and
+`dynamic_ck` (watts per host) are the power curve and start at the datasheet, disturbances are decaying watts beside it. If
+the meter is refreshed less often than it is read (`meter.MeterMonitor`), a learned share of the dynamic power is as of the
+last refresh. The state is the deviation from the datasheet, so that a filter without readings *is* the datasheet.
+
+How far to trust it: docs/concepts/calibration.md has the errors on a measured week, with and without drift, steps and noise.
+
+References: R. E. Kalman, "A new approach to linear filtering and prediction problems", 1960; P. J. Huber, "Robust
+estimation of a location parameter", 1964 (clipped innovations).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from opendt.twin.curve import OCCUPIED_UTILIZATION, HostClass, monotone
+from opendt.twin.meter import MAX_PERIOD, MeterMonitor
+from opendt.twin.state_space import StateSpace
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from opendt.twin.settings import CalibrationSettings
+
+_BLOCK_TICKS: Final = (
+    10  # conclusions about the meter are drawn at these ticks, so that any split of the readings gives the same
+)
+_PLAUSIBLE_RATIO: Final = (
+    0.3,
+    2.5,
+)  # of the datasheet's idle power and full-load power: outside it, the sensor is wrong
+_STUCK_S: Final = 1800.0  # a meter that reads the same number for so long is stuck
+_SNAPSHOT_VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class PowerForecast:
+    """Power at successive ticks, as the filter sees it.
+
+    Attributes
+    ----------
+    mean_w : ndarray
+        Expected reading, in W.
+    sd_w : ndarray
+        Standard deviation of the reading around it according to the model, in W; a scale for bands, not a band.
+    disturbance_w : ndarray
+        Part of `mean_w` that stems from disturbances and not from the curve, in W.
+    """
+
+    mean_w: NDArray[np.float64]
+    sd_w: NDArray[np.float64]
+    disturbance_w: NDArray[np.float64]
+
+
+class PowerCalibrator:
+    """Learns the power curve of each host class, one reading at a time.
+
+    Parameters
+    ----------
+    classes : sequence of HostClass
+        What the datasheet says; all with the same number of knots.
+    settings : CalibrationSettings
+        `HOUR_AHEAD` or `FIVE_MINUTES_AHEAD`, or one's own.
+
+    Attributes
+    ----------
+    tick : int
+        Number of ticks seen; the reading after time 0 is tick 1.
+    rejected : dict of str to int
+        Readings not used, by reason: ``missing``, ``implausible``, ``stuck``.
+    innovation_sd : float
+        Last innovation before clipping, in its own standard deviations; NaN if the last reading was not used.
+
+    Notes
+    -----
+    A tick costs O(n^2) time for n = classes x (knots + 1) + disturbances + 1 numbers of state.
+    """
+
+    def __init__(self, classes: Sequence[HostClass], settings: CalibrationSettings) -> None:
+        """Start at the datasheet.
+
+        Raises
+        ------
+        ValueError
+            If there is no class, or the classes have different numbers of knots.
+        """
+        if not classes or len({len(c.utilization) for c in classes}) != 1:
+            raise ValueError(
+                f"calibration got {len(classes)} host classes, expected at least one, all with equally many knots"
+            )
+        self.classes = tuple(classes)
+        self.settings = settings
+        self._space = StateSpace(self.classes, settings)
+        self._shape = (len(classes), len(classes[0].utilization))
+        self.deviation = np.zeros(self._space.size)
+        self.covariance = self._space.prior_covariance.copy()
+        self.meter = MeterMonitor()
+        self._history = np.zeros((MAX_PERIOD, *self._shape))  # features of the last ticks, at index tick % MAX_PERIOD
+        self.tick = 0
+        self.rejected = {"missing": 0, "implausible": 0, "stuck": 0}
+        self.innovation_sd = float("nan")
+        self._last_reading_w = float("nan")
+        self._same_reading_ticks = 0
+
+    # -- learning ------------------------------------------------------------------------------------------------------
+
+    def update(self, features: ArrayLike, hosts_up: ArrayLike, measured_w: ArrayLike) -> NDArray[np.float64]:
+        """Advance by one or many ticks and learn from their readings.
+
+        Parameters
+        ----------
+        features : array_like, shape ([ticks,] classes, knots)
+            Sum over busy hosts of the hat function of each knot at their utilisation.
+        hosts_up : array_like, shape ([ticks,] classes)
+            Hosts that are up, busy or not.
+        measured_w : array_like, shape ([ticks])
+            Readings in W; NaN where there is none.
+
+        Returns
+        -------
+        ndarray, shape (ticks,)
+            Innovations in standard deviations, before clipping; NaN where the reading was not used.
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit, or features or hosts are not finite.
+        """
+        busy, hosts = self._checked(features, hosts_up)
+        readings = np.atleast_1d(np.asarray(measured_w, float))
+        if readings.shape != (busy.shape[0],):
+            raise ValueError(
+                f"measured_w has shape {readings.shape}, expected ({busy.shape[0]},): one reading per tick"
+            )
+        innovations = np.empty(readings.size)
+        start = 0
+        while start < readings.size:
+            stop = min(readings.size, start + _BLOCK_TICKS - self.tick % _BLOCK_TICKS)
+            innovations[start:stop] = self._update_block(busy[start:stop], hosts[start:stop], readings[start:stop])
+            start = stop
+        return innovations
+
+    def _update_block(
+        self, busy: NDArray[np.float64], hosts: NDArray[np.float64], readings: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        space = self._space
+        rows, refreshed = self._rows(busy, hosts, first=1)
+        base = rows @ space.datasheet
+        low, high = self._plausible(hosts)
+        innovations = np.empty(readings.size)
+        noise_variance = space.noise_variance + self.meter.noise_w**2
+        for i, reading in enumerate(readings.tolist()):
+            self.tick += 1
+            space.advance(self.deviation, self.covariance, self.meter.period, refreshed=bool(refreshed[i]))
+            self._history[self.tick % MAX_PERIOD] = busy[i]
+            usable = self._usable(reading, low[i], high[i])
+            self.innovation_sd = self._learn(rows[i], reading - base[i], noise_variance) if usable else float("nan")
+            innovations[i] = self.innovation_sd
+            self.meter.observe(self.tick, reading if low[i] <= reading <= high[i] else float("nan"))
+        space.bound(self.deviation)
+        return innovations
+
+    def _learn(self, row: NDArray[np.float64], surplus_w: float, noise_variance: float) -> float:
+        gain = self.covariance @ row
+        variance = float(row @ gain) + noise_variance
+        sd = variance**0.5
+        innovation: float = (surplus_w - float(row @ self.deviation)) / sd
+        clipped = min(max(innovation, -self.settings.clip_sd), self.settings.clip_sd)
+        gain /= sd
+        self.deviation += clipped * gain
+        self.covariance -= gain[:, None] * gain
+        return innovation
+
+    def _usable(self, reading: float, low: float, high: float) -> bool:
+        if math.isnan(reading):
+            self.rejected["missing"] += 1
+            return False
+        if not low <= reading <= high:
+            self.rejected["implausible"] += 1
+            return False
+        self._same_reading_ticks = self._same_reading_ticks + 1 if reading == self._last_reading_w else 0
+        self._last_reading_w = reading
+        if self._same_reading_ticks * self.settings.tick_s > _STUCK_S:
+            self.rejected["stuck"] += 1
+            return False
+        return True
+
+    def _plausible(self, hosts: NDArray[np.float64]) -> tuple[list[float], list[float]]:
+        low = hosts @ np.array([c.power_w[0] for c in self.classes]) * _PLAUSIBLE_RATIO[0]
+        high = hosts @ np.array([max(c.power_w) for c in self.classes]) * _PLAUSIBLE_RATIO[1]
+        return low.tolist(), high.tolist()
+
+    # -- forecasting ---------------------------------------------------------------------------------------------------
+
+    def predict(self, features: ArrayLike, hosts_up: ArrayLike, lead: int = 1) -> PowerForecast:
+        """Forecast the readings of the coming ticks without changing the filter.
+
+        Parameters
+        ----------
+        features : array_like, shape (ticks, classes, knots)
+            As in `update`, for ticks to come.
+        hosts_up : array_like, shape (ticks, classes)
+            As in `update`.
+        lead : int
+            Ticks from the last update to the first row.
+
+        Returns
+        -------
+        PowerForecast
+            Mean, standard deviation and the disturbances' part, per tick.
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit, or `lead` is below 1.
+        """
+        if lead < 1:
+            raise ValueError(f"lead is {lead}, expected at least 1: ticks that have been seen are not forecast")
+        busy, hosts = self._checked(features, hosts_up)
+        rows, _ = self._rows(busy, hosts, first=lead)
+        leads = np.arange(lead, lead + busy.shape[0])
+        refreshes = (self.tick + leads - self.meter.phase) // self.meter.period
+        refreshes -= (self.tick - self.meter.phase) // self.meter.period
+        decay = self._space.decay(leads, refreshes, self.meter.period)
+        decayed = rows * decay
+        mean = rows @ self._space.datasheet + decayed @ self.deviation
+        variance = ((decayed @ self.covariance) * decayed).sum(axis=1) + self._space.growth(rows, leads, decay)
+        variance += self._space.noise_variance + self.meter.noise_w**2
+        others = self._space.disturbance_slice
+        return PowerForecast(mean, np.sqrt(np.maximum(variance, 0.0)), decayed[:, others] @ self.deviation[others])
+
+    def _rows(
+        self, busy: NDArray[np.float64], hosts: NDArray[np.float64], first: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Regressors of the ticks `first`, first + 1, ... after the present one, and whether the meter is refreshed there."""
+        ticks = self.tick + first + np.arange(busy.shape[0])
+        refreshed = self.meter.refreshed_at(ticks)
+        index = refreshed - ticks[0]
+        # Ticks between the last update and `first` are unknown; the nearest known one stands for them.
+        held = np.where((index >= 0)[:, None, None], busy[np.maximum(index, 0)], 0.0)
+        past = np.flatnonzero(index < 0)
+        if past.size:
+            held[past] = self._history[np.clip(refreshed[past], 0, self.tick) % MAX_PERIOD]
+        return self._space.rows(busy, held, hosts), refreshed == ticks
+
+    def _checked(self, features: ArrayLike, hosts_up: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        busy = np.asarray(features, float)
+        busy = busy[None] if busy.ndim == 2 else busy
+        hosts = np.atleast_2d(np.asarray(hosts_up, float))
+        if busy.ndim != 3 or busy.shape[1:] != self._shape or hosts.shape != busy.shape[:2]:
+            raise ValueError(
+                f"features have shape {busy.shape} and hosts_up {hosts.shape}, expected (ticks, classes, knots) with "
+                f"{self._shape[0]} classes and {self._shape[1]} knots, and (ticks, classes)"
+            )
+        if not (np.isfinite(busy).all() and np.isfinite(hosts).all()):
+            raise ValueError("features or hosts_up hold NaN or infinity, expected finite sums over hosts")
+        return busy, hosts
+
+    # -- what was learned ----------------------------------------------------------------------------------------------
+
+    def curve(self, name: str) -> tuple[list[float], list[float]]:
+        """The learned curve of class `name`, fit for the engine: rising utilisations from 0 to 1 and watts of one host.
+
+        Power never falls as utilisation rises (the nearest such curve to what was learned, weighted by how well each knot is
+        known) and is at least 0.3 of the datasheet's idle power. The second point is the power of a host that holds a task
+        without load, which differs from an empty host's.
+
+        Raises
+        ------
+        ValueError
+            If there is no such class.
+        """
+        index = next((i for i, c in enumerate(self.classes) if c.name == name), None)
+        if index is None:
+            raise ValueError(f"there is no host class {name!r}, expected one of {[c.name for c in self.classes]}")
+        part = self._space.class_slice(index)
+        mean = self._space.datasheet[part] + self.deviation[part]
+        variance = np.diag(self.covariance)[part].copy()
+        watts = np.concatenate([mean[:1], mean[0] + mean[1:]])
+        variance[1:] += variance[0]
+        watts = monotone(watts, 1.0 / np.maximum(variance, 1e-9))
+        datasheet = self.classes[index]
+        watts = np.maximum(watts, _PLAUSIBLE_RATIO[0] * datasheet.power_w[0])
+        return [0.0, OCCUPIED_UTILIZATION, *datasheet.utilization[1:]], watts.tolist()
+
+    @property
+    def disturbances_w(self) -> list[float]:
+        """Present value of each disturbance beside the curve, in W, in the order of the settings."""
+        return [float(w) for w in self.deviation[self._space.disturbance_slice]]
+
+    @property
+    def meter_share(self) -> float:
+        """Learned share of the dynamic power that the meter shows as of its last refresh."""
+        return self.settings.meter_share + float(self.deviation[-1])
+
+    def parameters(self) -> NDArray[np.float64]:
+        """Deviation of the curves from the datasheet, in W: idle and knots of each class in turn. A copy."""
+        return self.deviation[: self._space.parameter_count].copy()
+
+    def parameter_power(
+        self, parameters: NDArray[np.float64], features: ArrayLike, hosts_up: ArrayLike
+    ) -> NDArray[np.float64]:
+        """Power in W of ticks under given `parameters` (of `parameters()`), without disturbances and held readings.
+
+        `parameters` may hold several sets as columns; the result then has a column for each.
+        """
+        busy, hosts = self._checked(features, hosts_up)
+        count = self._space.parameter_count
+        rows = self._space.rows(busy, busy, hosts)[:, :count]
+        datasheet = self._space.datasheet[:count]
+        return np.asarray(rows @ (datasheet + parameters.T).T)
+
+    def revert(self, parameters: NDArray[np.float64]) -> None:
+        """Put the curves back to `parameters`; disturbances start from zero and all uncertainty from the prior."""
+        self.deviation[:] = 0.0
+        self.deviation[: self._space.parameter_count] = parameters
+        self.covariance[:] = self._space.prior_covariance
+
+    def snapshot(self) -> dict[str, Any]:
+        """The whole state as plain data for JSON, without the settings and the datasheet."""
+        return {
+            "version": _SNAPSHOT_VERSION,
+            "tick": self.tick,
+            "deviation": self.deviation.tolist(),
+            "covariance": self.covariance.tolist(),
+            "history": self._history.tolist(),
+            "rejected": dict(self.rejected),
+            "innovation_sd": None if np.isnan(self.innovation_sd) else self.innovation_sd,
+            "last_reading_w": None if np.isnan(self._last_reading_w) else self._last_reading_w,
+            "same_reading_ticks": self._same_reading_ticks,
+            "meter": self.meter.snapshot(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over a state from `snapshot` of a calibrator with the same classes and settings.
+
+        Raises
+        ------
+        ValueError
+            If the state is of another version or size.
+        """
+        if state.get("version") != _SNAPSHOT_VERSION or len(state["deviation"]) != self._space.size:
+            raise ValueError(
+                f"calibration state has version {state.get('version')} and {len(state.get('deviation', ()))} numbers, expected "
+                f"version {_SNAPSHOT_VERSION} and {self._space.size}: start a new calibration or use the same host classes"
+            )
+        self.tick = state["tick"]
+        self.deviation = np.array(state["deviation"])
+        self.covariance = np.array(state["covariance"])
+        self._history = np.array(state["history"])
+        self.rejected = dict(state["rejected"])
+        self.innovation_sd = float("nan") if state["innovation_sd"] is None else state["innovation_sd"]
+        self._last_reading_w = float("nan") if state["last_reading_w"] is None else state["last_reading_w"]
+        self._same_reading_ticks = state["same_reading_ticks"]
+        self.meter.restore(state["meter"])
