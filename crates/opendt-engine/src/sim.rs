@@ -1,0 +1,518 @@
+//! The simulation: construction, the dispatcher's loop and what can be read at any moment.
+//!
+//! Order of events (SEMANTICS 2). A small dispatcher queue ordered by (time, number of scheduling) holds ticks, submissions,
+//! wake-ups of the scheduler and failures. All changes of flow (fragments, batteries, carbon) share one *engine invocation*
+//! an instant, which takes its number when its instant first becomes the engine's earliest deadline. Whether a change at a
+//! tick comes before or after the sample follows from these numbers alone.
+
+use crate::error::EngineError;
+use crate::model::{Model, host_name};
+use crate::observe::Observer;
+use crate::queue::{HostQueue, NEVER};
+use crate::spec::{Allocation, Options, ScalingPolicy, Topology};
+use crate::state::{
+    ChunkState, Counts, Event, EventKind, FailureState, HostStatus, HostViews, MemorizingState, ShiftState, State,
+};
+use crate::workload::{NONE, Workload};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::sync::Arc;
+
+/// Static companions of a workload.
+#[derive(Debug)]
+pub(crate) struct Children {
+    pub offset: Vec<u32>,
+    /// Child and position of the edge in `Workload::parents`.
+    pub edges: Vec<(u32, u32)>,
+}
+
+/// A workload and what was derived from it; shared between forks.
+#[derive(Clone, Debug)]
+pub(crate) struct Chunk {
+    pub data: Arc<Workload>,
+    pub children: Option<Arc<Children>>,
+}
+
+/// One replica of the simulated system.
+///
+/// Copying it is a fork: what changes lies in flat arrays, what does not (topology, workloads) is shared.
+#[derive(Clone, Debug)]
+pub struct Simulation {
+    pub(crate) model: Arc<Model>,
+    pub(crate) chunks: Vec<Chunk>,
+    pub(crate) s: State,
+    /// Scratch space, empty between calls.
+    pub(crate) scratch: Scratch,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    pub due: Vec<u32>,
+    pub demand: Vec<f64>,
+    pub share: Vec<f64>,
+    pub slots: Vec<u32>,
+    pub candidates: Vec<u32>,
+    pub weights: Vec<f64>,
+    pub raw: Vec<f64>,
+}
+
+impl Clone for Scratch {
+    fn clone(&self) -> Self {
+        Scratch::default()
+    }
+}
+
+impl Chunk {
+    pub fn new(data: Arc<Workload>) -> Self {
+        let children = (!data.parent_offset.is_empty()).then(|| Arc::new(children_of(&data)));
+        Chunk { data, children }
+    }
+}
+
+impl Simulation {
+    /// A simulation at time 0 with no workload.
+    ///
+    /// # Errors
+    /// When the topology or the options hold values that no simulation can use.
+    pub fn new(topology: &Topology, options: &Options) -> Result<Self, EngineError> {
+        let (model, hosts) = Model::new(topology, options)?;
+        let mut simulation = Simulation {
+            s: State {
+                now: 0,
+                sequence: 0,
+                events: BinaryHeap::new(),
+                invocations: Vec::new(),
+                sample_interval_ms: None,
+                wake_pending: false,
+                submit_pending_ms: NEVER,
+                conserve_work: false,
+                power_w: Vec::new(),
+                energy_j: Vec::new(),
+                since_ms: Vec::new(),
+                hosts: Vec::new(),
+                views: HostViews::default(),
+                calendar: HostQueue::new(0),
+                dirty: Vec::new(),
+                slots: Vec::new(),
+                free_slots: Vec::new(),
+                live: Vec::new(),
+                free_live: Vec::new(),
+                queue: VecDeque::new(),
+                chunks: Vec::new(),
+                clusters: Vec::new(),
+                counts: Counts::default(),
+                shift: ShiftState::default(),
+                memorizing: MemorizingState::default(),
+                failures: FailureState::default(),
+                placements: 0,
+                ended: false,
+            },
+            model: Arc::new(model),
+            chunks: Vec::new(),
+            scratch: Scratch::default(),
+        };
+        for (class, ordinal) in hosts {
+            simulation.push_host(class, ordinal);
+        }
+        simulation.start_clusters();
+        simulation.start_failures();
+        simulation.invoke_engine();
+        Ok(simulation)
+    }
+
+    /// Takes a sample at every multiple of `interval_ms`; `None` ends sampling.
+    ///
+    /// # Errors
+    /// When the interval is not positive.
+    pub fn set_sampling(&mut self, interval_ms: Option<i64>) -> Result<(), EngineError> {
+        if let Some(interval) = interval_ms
+            && interval < 1
+        {
+            return Err(EngineError::invalid("sample interval", format!("{interval} ms"), "at least 1 ms"));
+        }
+        self.s.events.retain(|event| event.0.kind != EventKind::Tick);
+        self.s.sample_interval_ms = interval_ms;
+        if let Some(interval) = interval_ms {
+            let next = self.s.now.div_euclid(interval) * interval + interval;
+            self.schedule(next, EventKind::Tick);
+        }
+        Ok(())
+    }
+
+    /// Runs everything up to and including `until_ms`.
+    ///
+    /// `go_on` is asked every few thousand instants; when it says no, the run ends early and `Ok(false)` is returned, with
+    /// the simulation whole at the time reached.
+    ///
+    /// # Errors
+    /// When `until_ms` has passed.
+    pub fn advance<O: Observer>(
+        &mut self,
+        until_ms: i64,
+        observer: &mut O,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<bool, EngineError> {
+        if until_ms < self.s.now {
+            return Err(EngineError::Past { asked_ms: until_ms, now_ms: self.s.now });
+        }
+        let mut instants = 0u32;
+        while self.step(until_ms, observer) {
+            instants += 1;
+            if instants & 0xfff == 0 && !go_on() {
+                return Ok(false);
+            }
+        }
+        self.s.now = until_ms;
+        Ok(true)
+    }
+
+    /// Runs until no task is left, with the closing sample of the reference.
+    ///
+    /// Tasks that can never be placed are terminated instead of waiting for ever. Returns false when `go_on` ended the run.
+    pub fn run<O: Observer>(&mut self, observer: &mut O, go_on: &mut dyn FnMut() -> bool) -> bool {
+        let mut instants = 0u32;
+        while !self.s.ended {
+            if !self.step(i64::MAX - 1, observer) {
+                break;
+            }
+            instants += 1;
+            if instants & 0xfff == 0 && !go_on() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Does the next thing, if it lies at or before `until`.
+    #[inline]
+    fn step<O: Observer>(&mut self, until: i64, observer: &mut O) -> bool {
+        let invocation = self.s.invocations.last().copied().unwrap_or((NEVER, u64::MAX));
+        let event = self.s.events.peek().map_or((NEVER, u64::MAX), |e| (e.0.time, e.0.sequence));
+        if invocation.min(event).0 > until {
+            return false;
+        }
+        if invocation < event {
+            self.s.invocations.pop();
+            self.s.now = invocation.0;
+            self.run_engine(observer);
+        } else {
+            let Some(Reverse(event)) = self.s.events.pop() else { return false };
+            self.s.now = event.time;
+            self.handle(event.kind, observer);
+        }
+        true
+    }
+
+    fn handle<O: Observer>(&mut self, kind: EventKind, observer: &mut O) {
+        match kind {
+            EventKind::Tick => self.tick(observer),
+            EventKind::Submit => self.submit_due(observer),
+            EventKind::Wake => {
+                self.schedule_tasks(observer);
+                self.s.wake_pending = false;
+            }
+            EventKind::Fail => self.fail_hosts(observer),
+            EventKind::Recover(number) => self.recover_hosts(number),
+        }
+    }
+
+    fn tick<O: Observer>(&mut self, observer: &mut O) {
+        observer.sample(self, false);
+        if let Some(interval) = self.s.sample_interval_ms {
+            self.schedule(self.s.now + interval, EventKind::Tick);
+        }
+        if self.nothing_left() {
+            self.s.ended = true;
+        }
+    }
+
+    /// Whether no task is live or to come.
+    pub fn nothing_left(&self) -> bool {
+        self.s.chunks.iter().zip(&self.chunks).all(|(state, chunk)| {
+            state.live == 0 && state.cursor as usize >= chunk.data.len()
+        })
+    }
+
+    /// After a task ended: the closing sample and the end of a run, when it was the last.
+    pub(crate) fn note_end<O: Observer>(&mut self, observer: &mut O) {
+        if !self.nothing_left() {
+            return;
+        }
+        let counts = self.s.counts;
+        if counts.doomed == 0 {
+            observer.sample(self, true);
+            self.s.ended = true;
+        } else if self.s.sample_interval_ms.is_none() {
+            self.s.ended = true;
+        }
+    }
+
+    pub(crate) fn next_sequence(&mut self) -> u64 {
+        self.s.sequence += 1;
+        self.s.sequence
+    }
+
+    pub(crate) fn schedule(&mut self, time: i64, kind: EventKind) {
+        let sequence = self.next_sequence();
+        self.s.events.push(Reverse(Event { time, sequence, kind }));
+    }
+
+    /// Asks for an engine invocation now, unless one is pending.
+    pub(crate) fn invoke_engine(&mut self) {
+        self.invoke_engine_at(self.s.now);
+    }
+
+    #[inline]
+    fn invoke_engine_at(&mut self, time: i64) {
+        if self.s.invocations.last().is_none_or(|&(earliest, _)| time < earliest) {
+            let sequence = self.next_sequence();
+            self.s.invocations.push((time, sequence));
+        }
+    }
+
+    /// One engine invocation: all due deadlines, then everything they made stale.
+    #[inline]
+    fn run_engine<O: Observer>(&mut self, observer: &mut O) {
+        let now = self.s.now;
+        if self.s.calendar.earliest() <= now {
+            let mut due = std::mem::take(&mut self.scratch.due);
+            self.s.calendar.take_due(now, &mut due);
+            for &host in &due {
+                self.progress_host(host as usize, observer);
+            }
+            due.clear();
+            self.scratch.due = due;
+        }
+        self.update_carbon(observer);
+        while let Some(host) = self.s.dirty.pop() {
+            self.s.hosts[host as usize].dirty = false;
+            self.refresh_host(host as usize, observer);
+        }
+        self.update_supplies();
+        let mut next = self.s.calendar.earliest();
+        for cluster in &self.s.clusters {
+            next = next.min(cluster.carbon_deadline_ms);
+            if let Some(battery) = &cluster.battery {
+                next = next.min(battery.deadline_ms);
+            }
+        }
+        if next != NEVER {
+            self.invoke_engine_at(next);
+        }
+    }
+
+    /// Marks a host for a refresh in the engine invocation of this instant.
+    pub(crate) fn mark_dirty(&mut self, host: usize) {
+        if !self.s.hosts[host].dirty {
+            self.s.hosts[host].dirty = true;
+            self.s.dirty.push(host as u32);
+        }
+    }
+
+    /// Whether work is conserved (else time is).
+    #[inline]
+    pub(crate) fn conserves_work(&self) -> bool {
+        self.s.conserve_work || self.model.options.scaling_policy != ScalingPolicy::NoDelay
+    }
+
+    /// Gives the simulation more tasks; all must be submitted at or after its present time.
+    ///
+    /// # Errors
+    /// When a task was due in the past, or names a host or cluster that does not exist. Nothing is taken then.
+    pub fn submit(&mut self, workload: Arc<Workload>) -> Result<(), EngineError> {
+        let base = self.model.options.start_epoch_ms;
+        for task in 0..workload.len() {
+            let submitted = workload.submission_ms[task] - base;
+            if submitted < self.s.now {
+                return Err(EngineError::Workload {
+                    task: workload.ids.text(task),
+                    found: format!("submission {submitted} ms after the start"),
+                    expected: format!("at or after the simulation's now, {} ms", self.s.now),
+                });
+            }
+            if let Some(name) = workload.pinned.get(task) {
+                self.pinned_range(name)?;
+            }
+        }
+        let has_parents = !workload.parent_offset.is_empty();
+        let parents_left = |task: usize| workload.parents_of(task).len() as u32;
+        let state = ChunkState {
+            parents_left: if has_parents { (0..workload.len()).map(parents_left).collect() } else { Vec::new() },
+            live_of: if has_parents { vec![NONE; workload.len()] } else { Vec::new() },
+            doomed: if has_parents { vec![false; workload.len()] } else { Vec::new() },
+            ..ChunkState::default()
+        };
+        let chunk = Chunk::new(workload);
+        let free = (0..self.chunks.len()).find(|&i| {
+            self.s.chunks[i].live == 0 && self.s.chunks[i].cursor as usize >= self.chunks[i].data.len()
+        });
+        match free {
+            Some(index) => {
+                self.chunks[index] = chunk;
+                self.s.chunks[index] = state;
+            }
+            None => {
+                self.chunks.push(chunk);
+                self.s.chunks.push(state);
+            }
+        }
+        self.s.ended = false;
+        self.arm_submission();
+        Ok(())
+    }
+
+    /// Schedules the next submission, unless an earlier one is pending.
+    pub(crate) fn arm_submission(&mut self) {
+        let base = self.model.options.start_epoch_ms;
+        let next = self.chunks.iter().zip(&self.s.chunks);
+        let next = next.filter_map(|(c, s)| c.data.submission_ms.get(s.cursor as usize)).min();
+        if let Some(&time) = next {
+            let time = (time - base).max(self.s.now);
+            if time < self.s.submit_pending_ms {
+                self.s.submit_pending_ms = time;
+                self.schedule(time, EventKind::Submit);
+            }
+        }
+    }
+
+    // --- reading -------------------------------------------------------------------------------------------------
+
+    /// Present time, ms.
+    pub fn now_ms(&self) -> i64 {
+        self.s.now
+    }
+
+    /// Compiled topology and options.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// State, for recorders.
+    pub fn state(&self) -> &State {
+        &self.s
+    }
+
+    /// The workload at a chunk's index.
+    pub fn workload(&self, chunk: u32) -> &Arc<Workload> {
+        &self.chunks[chunk as usize].data
+    }
+
+    /// Counts of the service.
+    pub fn counts(&self) -> Counts {
+        self.s.counts
+    }
+
+    /// Number of hosts, removed ones included.
+    pub fn host_count(&self) -> usize {
+        self.s.hosts.len()
+    }
+
+    /// Name of a host.
+    pub fn host_name(&self, host: usize) -> String {
+        let state = &self.s.hosts[host];
+        host_name(&self.model.classes[state.class as usize].group.name, state.ordinal)
+    }
+
+    /// Index of the cluster of a host.
+    pub fn cluster_of(&self, host: usize) -> usize {
+        self.model.classes[self.s.hosts[host].class as usize].cluster as usize
+    }
+
+    /// Energy used by a host since the start, J, exact to the present moment.
+    #[inline]
+    pub fn host_energy_j(&self, host: usize) -> f64 {
+        self.s.energy_j[host] + self.s.power_w[host] * (self.s.now - self.s.since_ms[host]) as f64 * 1e-3
+    }
+
+    /// Power of the hosts of each cluster, W.
+    pub fn load_w(&self, per_cluster: &mut Vec<f64>) {
+        per_cluster.clear();
+        if self.s.clusters.len() == 1 {
+            per_cluster.push(sum_lanes(&self.s.power_w));
+            return;
+        }
+        per_cluster.resize(self.s.clusters.len(), 0.0);
+        for host in 0..self.s.hosts.len() {
+            per_cluster[self.cluster_of(host)] += self.s.power_w[host];
+        }
+    }
+
+    /// Energy of the hosts of each cluster since the start, J.
+    pub fn load_energy_j(&self, per_cluster: &mut Vec<f64>) {
+        per_cluster.clear();
+        per_cluster.resize(self.s.clusters.len(), 0.0);
+        if self.s.clusters.len() == 1 {
+            per_cluster[0] = self.energy_lanes();
+            return;
+        }
+        for host in 0..self.s.hosts.len() {
+            per_cluster[self.cluster_of(host)] += self.host_energy_j(host);
+        }
+    }
+
+    /// Sum of all hosts' energies in four fixed lanes: the same bytes every time, and fast.
+    fn energy_lanes(&self) -> f64 {
+        let mut lanes = [0.0; 4];
+        let (energy, power, since) = (&self.s.energy_j[..], &self.s.power_w[..], &self.s.since_ms[..]);
+        let n = energy.len().min(power.len()).min(since.len());
+        let whole = n / 4 * 4;
+        for i in (0..whole).step_by(4) {
+            for (lane, sum) in lanes.iter_mut().enumerate() {
+                let dt = (self.s.now - since[i + lane]) as f64;
+                *sum += energy[i + lane] + power[i + lane] * dt * 1e-3;
+            }
+        }
+        for i in whole..n {
+            lanes[i % 4] += self.host_energy_j(i);
+        }
+        (lanes[0] + lanes[1]) + (lanes[2] + lanes[3])
+    }
+
+    /// Whether the scheduler listens to carbon.
+    pub(crate) fn is_carbon_aware(&self) -> bool {
+        matches!(self.model.options.allocation, Allocation::TimeShift { .. })
+    }
+
+    /// Hosts in service and not.
+    pub fn hosts_up_down(&self) -> (u32, u32) {
+        let up = self.s.hosts.iter().filter(|h| matches!(h.status, HostStatus::Up | HostStatus::Draining)).count();
+        let removed = self.s.hosts.iter().filter(|h| h.status == HostStatus::Removed).count();
+        (up as u32, (self.s.hosts.len() - up - removed) as u32)
+    }
+}
+
+fn children_of(workload: &Workload) -> Children {
+    let n = workload.len();
+    let mut offset = vec![0u32; n + 1];
+    for &parent in &workload.parents {
+        offset[parent as usize + 1] += 1;
+    }
+    for i in 0..n {
+        offset[i + 1] += offset[i];
+    }
+    let mut fill = offset.clone();
+    let mut edges = vec![(0, 0); workload.parents.len()];
+    for task in 0..n {
+        for edge in workload.parent_offset[task]..workload.parent_offset[task + 1] {
+            let parent = workload.parents[edge as usize] as usize;
+            edges[fill[parent] as usize] = (task as u32, edge);
+            fill[parent] += 1;
+        }
+    }
+    Children { offset, edges }
+}
+
+/// Sum in four fixed lanes: independent of history and quick.
+pub(crate) fn sum_lanes(values: &[f64]) -> f64 {
+    let mut lanes = [0.0; 4];
+    let mut chunks = values.chunks_exact(4);
+    for chunk in &mut chunks {
+        for (sum, value) in lanes.iter_mut().zip(chunk) {
+            *sum += value;
+        }
+    }
+    for (sum, value) in lanes.iter_mut().zip(chunks.remainder()) {
+        *sum += value;
+    }
+    (lanes[0] + lanes[1]) + (lanes[2] + lanes[3])
+}
