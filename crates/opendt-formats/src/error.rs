@@ -52,11 +52,7 @@ impl FormatError {
 
     /// An operating system error while `doing` something with `file`.
     pub(crate) fn io(file: &Path, doing: &str, error: &std::io::Error) -> Self {
-        FormatError::new(
-            file,
-            error.to_string(),
-            format!("to be able to {doing} it"),
-        )
+        FormatError::new(file, error.to_string(), format!("to be able to {doing} it"))
     }
 }
 

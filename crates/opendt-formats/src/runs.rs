@@ -124,8 +124,7 @@ where
         let table = self.column.table;
         for (group, rows) in table.groups() {
             let end = self.rows + rows;
-            let pages =
-                unpanicked(|| table.reader.get_row_group(group)?.get_column_page_reader(self.column.leaf));
+            let pages = unpanicked(|| table.reader.get_row_group(group)?.get_column_page_reader(self.column.leaf));
             let outcome = pages.and_then(|pages| unpanicked(|| self.read_group(pages, end)));
             match outcome {
                 Ok(None) => self.column.check_rows(self.rows, end)?,

@@ -10,9 +10,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use parquet::basic::{ConvertedType, LogicalType, TimeUnit, Type as PhysicalType};
 use parquet::column::reader::{ColumnReader, get_typed_column_reader};
-use parquet::data_type::{
-    BoolType, ByteArrayType, DataType, DoubleType, FloatType, Int32Type, Int64Type, Int96Type,
-};
+use parquet::data_type::{BoolType, ByteArrayType, DataType, DoubleType, FloatType, Int32Type, Int64Type, Int96Type};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::schema::types::ColumnDescriptor;
@@ -35,13 +33,16 @@ pub(crate) struct Table {
 impl Table {
     /// Reads the file and its footer.
     pub fn open(path: &Path) -> Result<Self> {
-        let data = fs::read(path).map_err(|error| {
-            FormatError::io(path, "read", &error).hint("Check the path and the permissions.")
-        })?;
+        let data = fs::read(path)
+            .map_err(|error| FormatError::io(path, "read", &error).hint("Check the path and the permissions."))?;
         let size = data.len();
         let reader = unpanicked(|| SerializedFileReader::new(Bytes::from(data))).map_err(|error| {
-            FormatError::new(path, format!("{size} bytes that are not a whole Parquet file ({error})"), "a Parquet file")
-                .hint("The file may be truncated or of another format: fetch or write it again.")
+            FormatError::new(
+                path,
+                format!("{size} bytes that are not a whole Parquet file ({error})"),
+                "a Parquet file",
+            )
+            .hint("The file may be truncated or of another format: fetch or write it again.")
         })?;
         let rows = reader.metadata().row_groups().iter().try_fold(0usize, |sum, group| {
             usize::try_from(group.num_rows()).ok().and_then(|rows| sum.checked_add(rows))
@@ -89,7 +90,13 @@ impl Table {
     }
 
     /// An error at a row of this file.
-    pub fn error_at(&self, row: usize, column: &str, found: impl Into<String>, expected: impl Into<String>) -> FormatError {
+    pub fn error_at(
+        &self,
+        row: usize,
+        column: &str,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+    ) -> FormatError {
         FormatError::new(&self.path, found, expected).at(format!("row {row}, column {column}"))
     }
 
@@ -418,9 +425,8 @@ impl Column<'_> {
             loop {
                 values.clear();
                 levels.clear();
-                let (rows, ..) =
-                    unpanicked(|| column.read_records(BATCH_ROWS, Some(&mut levels), None, &mut values))
-                        .map_err(|error| self.table.damaged(format!("column {}: {error}", self.name)))?;
+                let (rows, ..) = unpanicked(|| column.read_records(BATCH_ROWS, Some(&mut levels), None, &mut values))
+                    .map_err(|error| self.table.damaged(format!("column {}: {error}", self.name)))?;
                 if rows == 0 {
                     break;
                 }

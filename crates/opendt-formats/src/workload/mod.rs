@@ -113,7 +113,12 @@ fn match_keys(table: &Table, rows: &TaskRows, runs: &IdRuns) -> Result<Vec<u32>>
             };
             let id = runs.keys.text(key as usize);
             return Err(table
-                .error_at(row, "id", format!("the unknown task '{id}'{kind}"), format!("a task of the tasks file{other}"))
+                .error_at(
+                    row,
+                    "id",
+                    format!("the unknown task '{id}'{kind}"),
+                    format!("a task of the tasks file{other}"),
+                )
                 .hint("Add the task to the tasks file or drop its fragments."));
         }
         row += count as usize;

@@ -76,8 +76,7 @@ pub(super) fn read_task_rows(table: &Table) -> Result<TaskRows> {
     }
     let ids = read_ids(table)?;
     let (by_int, by_text) = index_ids(table, &ids)?;
-    let submission_ms =
-        table.need(&["submission_time", "submissionTime", "start_time"])?.numbers(&time_rule())?;
+    let submission_ms = table.need(&["submission_time", "submissionTime", "start_time"])?.numbers(&time_rule())?;
     let (gpu_count, gpu_capacity_mhz) = read_gpus(table)?;
     Ok(TaskRows {
         names: read_names(table)?,
@@ -140,7 +139,12 @@ fn read_durations(table: &Table, submission_ms: &[i64]) -> Result<Vec<i64>> {
     let stops = column.numbers(&time_rule())?;
     if let Some(row) = (0..stops.len()).find(|&row| stops[row] < submission_ms[row]) {
         return Err(table
-            .error_at(row, column.name, format!("{} ms", stops[row]), format!("at least the start, {} ms", submission_ms[row]))
+            .error_at(
+                row,
+                column.name,
+                format!("{} ms", stops[row]),
+                format!("at least the start, {} ms", submission_ms[row]),
+            )
             .hint("Correct the value or drop the row."));
     }
     Ok(stops.iter().zip(submission_ms).map(|(stop, start)| stop - start).collect())
