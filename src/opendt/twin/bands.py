@@ -81,6 +81,11 @@ HOUR_BAND: Final = BandSettings(issue_interval_s=3600, lead_edges=(0, 10, 40, 12
 FIVE_MINUTE_BAND: Final = BandSettings(issue_interval_s=300, lead_edges=(0, 3, 7, 10))
 """Five minutes of 10 leads every five minutes."""
 
+BLIND_HOUR_BAND: Final = BandSettings(
+    issue_interval_s=3600, lead_edges=(0, 3, 8, 20, 40, 80, 120), score_half_life_h=96.0
+)
+"""An hour without knowing its workload: errors grow with the lead, and an hour holds little more than one independent outcome."""
+
 
 class _Group:
     """Weighted scores of one group of leads, kept sorted."""

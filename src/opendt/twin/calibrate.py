@@ -17,6 +17,7 @@ estimation of a location parameter", 1964 (clipped innovations).
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -327,6 +328,13 @@ class PowerCalibrator:
         self.deviation[:] = 0.0
         self.deviation[: self._space.parameter_count] = parameters
         self.covariance[:] = self._space.prior_covariance
+
+    def fork(self) -> PowerCalibrator:
+        """A copy that learns and forecasts on its own."""
+        twin = PowerCalibrator.__new__(PowerCalibrator)
+        own = {"deviation", "covariance", "meter", "rejected", "_history"}  # all else is immutable and may be shared
+        twin.__dict__.update({name: copy.deepcopy(v) if name in own else v for name, v in self.__dict__.items()})
+        return twin
 
     def snapshot(self) -> dict[str, Any]:
         """The whole state as plain data for JSON, without the settings and the datasheet."""
