@@ -8,7 +8,16 @@ remedy::
 
 from __future__ import annotations
 
-__all__ = ["FormatError", "InputError", "ModelError", "OpenDTError"]
+__all__ = [
+    "EngineError",
+    "FormatError",
+    "InputError",
+    "ModelError",
+    "OpenDTError",
+    "PastTimeError",
+    "SnapshotError",
+    "UnknownNameError",
+]
 
 _LONGEST_FOUND = 120
 
@@ -56,6 +65,22 @@ class InputError(OpenDTError):
 
 class ModelError(InputError):
     """A value of the model breaks a physical bound or contradicts another one."""
+
+
+class EngineError(InputError):
+    """The engine cannot work with what it was given; the simulation is as it was before the call."""
+
+
+class UnknownNameError(EngineError):
+    """A host, host group, cluster or task of this name does not exist."""
+
+
+class PastTimeError(EngineError):
+    """A moment before the simulation's now was asked for."""
+
+
+class SnapshotError(EngineError):
+    """Bytes that are no snapshot of this version, or that are damaged."""
 
 
 class FormatError(InputError):
