@@ -307,7 +307,7 @@ class Keys:
         """
         for key in self._unread():
             close = difflib.get_close_matches(key, sorted(self._known), n=1, cutoff=0.7)
-            hint = f"Did you mean {close[0]!r}?" if close else "Remove it, or check its spelling."
+            hint = f"Did you mean {close[0]!r}?" if close else f"Known here: {', '.join(sorted(self._known))}."
             error = self._values[key].error("no such key", hint, found=f"unknown key {key!r}")
             if self.cursor.reading.strict:
                 raise error

@@ -192,10 +192,13 @@ def _itself(value: T) -> tuple[Hashable, T]:
 def _distinct(keys: Keys, key: str, read: Callable[[Cursor], tuple[Hashable, T]]) -> list[T]:
     """Read a set that must be there and must not be empty."""
     cursor = keys.need(key)
-    found = dict(reversed([read(item) for item in cursor.items()]))
+    found: dict[Hashable, T] = {}
+    for item in cursor.items():
+        identity, value = read(item)
+        found.setdefault(identity, value)
     if not found:
         raise cursor.error("at least one entry", found="none")
-    return list(reversed(found.values()))
+    return list(found.values())
 
 
 def _candidates(keys: Keys, key: str, default: Any, read: Callable[[Cursor], tuple[Hashable, T]]) -> list[T]:
