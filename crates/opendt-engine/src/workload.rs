@@ -1,5 +1,6 @@
 //! Tasks and their fragments as shared, append-only columns.
 
+use crate::error::EngineError;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -153,3 +154,118 @@ impl Workload {
 
 /// A workload that several simulations share.
 pub type SharedWorkload = Arc<Workload>;
+
+impl Workload {
+    /// Checks that the columns fit together, so that no simulation can run out of them.
+    ///
+    /// # Errors
+    /// Names the first task or column that does not hold.
+    pub fn check(&self) -> Result<(), EngineError> {
+        let n = self.len();
+        let fragments = self.fragment_duration_ms.len();
+        for (name, length, expected, optional) in [
+            ("ids", self.ids.len(), n, false),
+            ("names", self.names.len(), n, true),
+            ("duration_ms", self.duration_ms.len(), n, false),
+            ("cpu_count", self.cpu_count.len(), n, false),
+            ("cpu_capacity_mhz", self.cpu_capacity_mhz.len(), n, false),
+            ("memory_mib", self.memory_mib.len(), n, false),
+            ("gpu_count", self.gpu_count.len(), n, true),
+            ("gpu_capacity_mhz", self.gpu_capacity_mhz.len(), n, true),
+            ("gpu_memory_mib", self.gpu_memory_mib.len(), n, true),
+            ("deferrable", self.deferrable.len(), n, true),
+            ("deadline_ms", self.deadline_ms.len(), n, true),
+            ("slowdown", self.slowdown.len(), n, true),
+            ("pinned", self.pinned.len(), n, true),
+            ("parent_offset", self.parent_offset.len(), n + 1, true),
+            ("edge_mib", self.edge_mib.len(), self.parents.len(), true),
+            ("fragment_offset", self.fragment_offset.len(), n + 1, false),
+            ("fragment_cpu_mhz", self.fragment_cpu_mhz.len(), fragments, false),
+            ("fragment_gpu_mhz", self.fragment_gpu_mhz.as_ref().map_or(fragments, Usage::len), fragments, false),
+        ] {
+            if length != expected && !(optional && length == 0) {
+                let found = format!("{length} values");
+                return Err(EngineError::invalid(format!("workload column {name}"), found, expected.to_string()));
+            }
+        }
+        let rising = |offset: &[u32], end: usize| {
+            offset.windows(2).all(|pair| pair[0] <= pair[1])
+                && offset.first().is_none_or(|&first| first == 0)
+                && offset.last().is_none_or(|&last| last as usize == end)
+        };
+        if !rising(&self.fragment_offset, fragments) || !rising(&self.parent_offset, self.parents.len()) {
+            let expected = "borders that rise from 0 to the number of values";
+            return Err(EngineError::invalid("workload offsets", "other borders", expected));
+        }
+        if !self.submission_ms.is_sorted() {
+            return Err(EngineError::invalid("workload column submission_ms", "unsorted times", "rising times"));
+        }
+        if self.parents.iter().any(|&parent| parent as usize >= n) {
+            return Err(EngineError::invalid("workload column parents", "an index past the end", format!("below {n}")));
+        }
+        let sound = |usage: &Usage| (0..usage.len()).all(|i| usage.get(i).is_finite() && usage.get(i) >= 0.0);
+        if !sound(&self.fragment_cpu_mhz) || !self.fragment_gpu_mhz.as_ref().is_none_or(sound) {
+            return Err(EngineError::invalid("workload fragments", "a negative or infinite demand", "at least 0 MHz"));
+        }
+        if let Some(slowdown) = self.slowdown.iter().find(|s| !s.is_finite() || **s <= 0.0) {
+            return Err(EngineError::invalid("workload column slowdown", slowdown.to_string(), "a factor above 0"));
+        }
+        Ok(())
+    }
+
+    /// The tasks at rising `indices`; parents that are left out count as completed.
+    pub fn select(&self, indices: &[u32]) -> Workload {
+        fn pick<T: Clone>(values: &[T], indices: &[u32]) -> Vec<T> {
+            if values.is_empty() { Vec::new() } else { indices.iter().map(|&i| values[i as usize].clone()).collect() }
+        }
+        let mut fragment_offset = vec![0];
+        let mut kept = Vec::new();
+        for &task in indices {
+            kept.extend(self.fragment_offset[task as usize] as usize..self.fragment_offset[task as usize + 1] as usize);
+            fragment_offset.push(kept.len() as u32);
+        }
+        let usage = |usage: &Usage| match usage {
+            Usage::F32(values) => Usage::F32(kept.iter().map(|&i| values[i]).collect()),
+            Usage::F64(values) => Usage::F64(kept.iter().map(|&i| values[i]).collect()),
+        };
+        let (mut parent_offset, mut parents, mut edge_mib) = (Vec::new(), Vec::new(), Vec::new());
+        if !self.parent_offset.is_empty() {
+            parent_offset.push(0);
+            for &task in indices {
+                for edge in self.parent_offset[task as usize]..self.parent_offset[task as usize + 1] {
+                    if let Ok(parent) = indices.binary_search(&self.parents[edge as usize]) {
+                        parents.push(parent as u32);
+                        edge_mib.extend(self.edge_mib.get(edge as usize));
+                    }
+                }
+                parent_offset.push(parents.len() as u32);
+            }
+        }
+        Workload {
+            ids: match &self.ids {
+                TaskIds::Int(values) => TaskIds::Int(pick(values, indices)),
+                TaskIds::Text(values) => TaskIds::Text(pick(values, indices)),
+            },
+            names: pick(&self.names, indices),
+            submission_ms: pick(&self.submission_ms, indices),
+            duration_ms: pick(&self.duration_ms, indices),
+            cpu_count: pick(&self.cpu_count, indices),
+            cpu_capacity_mhz: pick(&self.cpu_capacity_mhz, indices),
+            memory_mib: pick(&self.memory_mib, indices),
+            gpu_count: pick(&self.gpu_count, indices),
+            gpu_capacity_mhz: pick(&self.gpu_capacity_mhz, indices),
+            gpu_memory_mib: pick(&self.gpu_memory_mib, indices),
+            deferrable: pick(&self.deferrable, indices),
+            deadline_ms: pick(&self.deadline_ms, indices),
+            slowdown: pick(&self.slowdown, indices),
+            pinned: pick(&self.pinned, indices),
+            parent_offset,
+            parents,
+            edge_mib,
+            fragment_offset,
+            fragment_duration_ms: kept.iter().map(|&i| self.fragment_duration_ms[i]).collect(),
+            fragment_cpu_mhz: usage(&self.fragment_cpu_mhz),
+            fragment_gpu_mhz: self.fragment_gpu_mhz.as_ref().map(usage),
+        }
+    }
+}

@@ -11,6 +11,7 @@
 
 pub mod error;
 pub mod output;
+pub mod recorder;
 mod runs;
 mod table;
 mod traces;
