@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from opendt.twin.curve import hat_weights
+
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
@@ -30,6 +32,31 @@ if TYPE_CHECKING:
 
 EXPERTS: Final = ("persistence", "held_load", "held_mean_load", "held_load_short")
 """Rows of `blind_experts`, in order."""
+
+
+UNKNOWN_UTILIZATION: Final = 0.5
+"""Utilisation assumed of a host whose task has not shown any fragment yet: the middle, for lack of anything better."""
+
+
+def assumed_load(calibrator: PowerCalibrator, busy_hosts: ArrayLike) -> NDArray[np.float64]:
+    """Features of one tick when nothing is known but requests: hosts that hold a task are half used.
+
+    For the first forecast of all, at which no fragment has ended yet; afterwards the load that was seen is better.
+
+    Parameters
+    ----------
+    calibrator : PowerCalibrator
+        Gives the classes and their knots.
+    busy_hosts : array_like, shape (classes,)
+        Hosts that hold a task.
+
+    Returns
+    -------
+    ndarray, shape (1, classes, knots)
+        As `blind_experts` takes them.
+    """
+    weights = [hat_weights(UNKNOWN_UTILIZATION, c.utilization) for c in calibrator.classes]
+    return np.asarray(np.asarray(busy_hosts, float)[:, None] * np.stack(weights))[None]
 
 
 def blind_experts(

@@ -158,7 +158,9 @@ class PowerCalibrator:
     ) -> NDArray[np.float64]:
         space = self._space
         rows, refreshed = self._rows(busy, hosts, first=1)
-        base = rows @ space.datasheet
+        base = (
+            (rows * space.datasheet).sum(axis=1).tolist()
+        )  # per row: a product of matrices would depend on their size
         low, high = self._plausible(hosts)
         innovations = np.empty(readings.size)
         noise_variance = space.noise_variance + self.meter.noise_w**2
@@ -170,7 +172,8 @@ class PowerCalibrator:
             self.innovation_sd = self._learn(rows[i], reading - base[i], noise_variance) if usable else float("nan")
             innovations[i] = self.innovation_sd
             self.meter.observe(self.tick, reading if low[i] <= reading <= high[i] else float("nan"))
-        space.bound(self.deviation)
+        if self.tick % _BLOCK_TICKS == 0:
+            space.bound(self.deviation)
         return innovations
 
     def _learn(self, row: NDArray[np.float64], surplus_w: float, noise_variance: float) -> float:
@@ -199,8 +202,8 @@ class PowerCalibrator:
         return True
 
     def _plausible(self, hosts: NDArray[np.float64]) -> tuple[list[float], list[float]]:
-        low = hosts @ np.array([c.power_w[0] for c in self.classes]) * _PLAUSIBLE_RATIO[0]
-        high = hosts @ np.array([max(c.power_w) for c in self.classes]) * _PLAUSIBLE_RATIO[1]
+        low = (hosts * [c.power_w[0] for c in self.classes]).sum(axis=1) * _PLAUSIBLE_RATIO[0]
+        high = (hosts * [max(c.power_w) for c in self.classes]).sum(axis=1) * _PLAUSIBLE_RATIO[1]
         return low.tolist(), high.tolist()
 
     # -- forecasting ---------------------------------------------------------------------------------------------------

@@ -103,7 +103,7 @@ class StateSpace:
         blocks[:, :, 0] = hosts
         blocks[:, :, 1:] = busy + self._meter_share * (held - busy)
         dynamic = self.datasheet[: self.parameter_count].reshape(classes, self._stride)[:, 1:]
-        out[:, -1] = ((held - busy) * dynamic).sum(axis=(1, 2))
+        out[:, -1] = ((held - busy) * dynamic).reshape(ticks, -1).sum(axis=1)
         return out
 
     def advance(
