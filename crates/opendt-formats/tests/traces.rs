@@ -40,11 +40,19 @@ fn carbon_in_other_units_and_widths() {
 fn carbon_errors() {
     let cases = [
         (carbon().without("timestamp"), "expected a column timestamp"),
-        (carbon().set("required double carbon_intensity", f64s([1.0, -1.0, 1.0])), "row 1, column carbon_intensity: found -1"),
-        (carbon().set("required double carbon_intensity", f64s([1.0, 1.0, f64::NAN])), "row 2, column carbon_intensity: found NaN"),
+        (
+            carbon().set("required double carbon_intensity", f64s([1.0, -1.0, 1.0])),
+            "row 1, column carbon_intensity: found -1",
+        ),
+        (
+            carbon().set("required double carbon_intensity", f64s([1.0, 1.0, f64::NAN])),
+            "row 2, column carbon_intensity: found NaN",
+        ),
         (carbon().set("required int64 timestamp", i64s([5, 6, 5])), "the time 5 ms in two rows"),
         (
-            Columns::default().set("required int64 timestamp", i64s([])).set("required double carbon_intensity", f64s([])),
+            Columns::default()
+                .set("required int64 timestamp", i64s([]))
+                .set("required double carbon_intensity", f64s([])),
             "found no rows",
         ),
     ];

@@ -109,7 +109,10 @@ fn every_way_to_store_identifiers() {
         WriterProperties::builder(),
         WriterProperties::builder().set_writer_version(WriterVersion::PARQUET_2_0).set_data_page_row_count_limit(999),
         plain().set_compression(Compression::SNAPPY),
-        plain().set_encoding(Encoding::DELTA_BINARY_PACKED).set_column_encoding("id".into(), Encoding::DELTA_BYTE_ARRAY).set_column_encoding("cpu_usage".into(), Encoding::BYTE_STREAM_SPLIT),
+        plain()
+            .set_encoding(Encoding::DELTA_BINARY_PACKED)
+            .set_column_encoding("id".into(), Encoding::DELTA_BYTE_ARRAY)
+            .set_column_encoding("cpu_usage".into(), Encoding::BYTE_STREAM_SPLIT),
         // A dictionary that fills up: the column chunk goes on without it.
         WriterProperties::builder()
             .set_dictionary_page_size_limit(8)
@@ -176,7 +179,10 @@ fn parents_and_children_are_united() {
         .set("optional group parents", lists([&[], &[10], &[10]]))
         .set("optional group children", lists([&[11], &[], &[11]]));
     let workload = read(&tasks, &fragments()).workload;
-    assert_eq!((workload.parents_of(0), workload.parents_of(1), workload.parents_of(2)), ([].as_slice(), [0].as_slice(), [0, 1].as_slice()));
+    assert_eq!(
+        (workload.parents_of(0), workload.parents_of(1), workload.parents_of(2)),
+        ([].as_slice(), [0].as_slice(), [0, 1].as_slice())
+    );
 }
 
 #[test]

@@ -40,7 +40,13 @@ fn bad_demand() {
 fn bad_fragment_duration() {
     for (value, word) in [(-1, "-1"), (1 << 32, "4294967296")] {
         let fragments = fragments().set("required int64 duration", i64s([1, 1, 1, 1, value]));
-        check(&error(&tasks(), &fragments), "fragments.parquet", "row 4, column duration", word, "ms from 0 to 4294967295");
+        check(
+            &error(&tasks(), &fragments),
+            "fragments.parquet",
+            "row 4, column duration",
+            word,
+            "ms from 0 to 4294967295",
+        );
     }
     let fragments = fragments().set("required double duration", f64s([1.0, 0.5, 1.0, 1.0, 1.0]));
     check(&error(&tasks(), &fragments), "fragments.parquet", "row 1, column duration", "0.5", "whole number");
@@ -77,9 +83,21 @@ fn bad_task_values() {
 #[test]
 fn identifiers() {
     let twice = tasks().set("required int32 id", i32s([10, 11, 10]));
-    check(&error(&twice, &fragments()), "tasks.parquet", "row 2, column id", "'10' again (first in row 0)", "each task once");
+    check(
+        &error(&twice, &fragments()),
+        "tasks.parquet",
+        "row 2, column id",
+        "'10' again (first in row 0)",
+        "each task once",
+    );
     let unknown = fragments().set("required int32 id", i32s([10, 12, 12, 99, 10]));
-    check(&error(&tasks(), &unknown), "fragments.parquet", "row 3, column id", "unknown task '99'", "a task of the tasks file");
+    check(
+        &error(&tasks(), &unknown),
+        "fragments.parquet",
+        "row 3, column id",
+        "unknown task '99'",
+        "a task of the tasks file",
+    );
     let text = fragments().set("required binary id (STRING)", texts(["10", "12", "12", "11", "10"]));
     check(&error(&tasks(), &text), "fragments.parquet", "row 0, column id", "'10' (text)", "identifiers are numbers");
     let float = tasks().set("required double id", f64s([10.0, 11.0, 12.0]));
@@ -179,7 +197,13 @@ fn files() {
     let path = dir.path().join("fragments.parquet");
     let whole = fs::read(&path).unwrap();
     fs::write(&path, &whole[..whole.len() / 2]).unwrap();
-    check(&read_workload(dir.path()).unwrap_err(), "fragments.parquet", "", "not a whole Parquet file", "a Parquet file");
+    check(
+        &read_workload(dir.path()).unwrap_err(),
+        "fragments.parquet",
+        "",
+        "not a whole Parquet file",
+        "a Parquet file",
+    );
     fs::write(&path, "id,duration\n1,2\n").unwrap();
     check(&read_workload(dir.path()).unwrap_err(), "fragments.parquet", "", "16 bytes that are not", "a Parquet file");
     fs::write(&path, "").unwrap();

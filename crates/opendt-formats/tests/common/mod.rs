@@ -116,7 +116,10 @@ impl Columns {
 fn field(schema: &str, values: &Values) -> String {
     match values {
         Values::Lists(_) => {
-            format!("optional group {} (LIST) {{ repeated group list {{ optional int32 element; }} }} ", name_of(schema))
+            format!(
+                "optional group {} (LIST) {{ repeated group list {{ optional int32 element; }} }} ",
+                name_of(schema)
+            )
         }
         _ => format!("{schema}; "),
     }
