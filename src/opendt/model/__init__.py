@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from opendt.model.workload import *  # noqa: F403  (each module says in __all__ what it gives)
 
 _NAMES: Final = {
-    "errors": "EngineError FormatError InputError ModelError OpenDTError",
+    "errors": "EngineError FormatError InputError ModelError OpenDTError PastTimeError SnapshotError UnknownNameError",
     "units": "parse_data_mib parse_frequency_mhz parse_power_w parse_time_ms",
     "workload": "Workload",
     "power": (
