@@ -149,7 +149,7 @@ def test_a_topology_broken_anywhere_is_read_or_named(topology, data):
             read_topology(path)
         except FormatError as error:
             named = (error.file, bool(error.expected))
-            assert named == (str(path), True)  # noqa: PT017  (both outcomes are right)
+            assert named == (str(path), True)
 
 
 def places(value, path=()):

@@ -366,7 +366,11 @@ def _default_allocation() -> FilterAllocation:
 
 
 class Options(Model):
-    """Policies of a simulation; `start_epoch_ms` is the absolute time of simulated time 0."""
+    """Policies of a simulation; `start_epoch_ms` is the absolute time of simulated time 0.
+
+    The last three keep what the reference does where that is a matter of taste: failed hosts draw idle power, the
+    closing sample is repeated when it falls on a tick, and a task's times are in whole seconds without its last interval.
+    """
 
     seed: Annotated[int, Field(strict=True, ge=0, le=2**64 - 1)] = 0
     scaling_policy: ScalingPolicy = "no_delay"
@@ -377,3 +381,7 @@ class Options(Model):
     checkpoint: Checkpoint | None = None
     start_epoch_ms: Annotated[int, Field(strict=True, ge=-MAX_I64, le=MAX_I64)] = 0
     failed_hosts_draw_idle: Flag = True
+    repeat_closing_sample: Flag = True
+    reference_task_times: Flag = True
+    repeat_closing_sample: Flag = True
+    reference_task_times: Flag = True

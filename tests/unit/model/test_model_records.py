@@ -86,6 +86,10 @@ def test_default_options_are_those_of_the_engine():
         "checkpoint": None,
         "start_epoch_ms": 0,
         "failed_hosts_draw_idle": True,
+        "repeat_closing_sample": True,
+        "reference_task_times": True,
+        "repeat_closing_sample": True,
+        "reference_task_times": True,
     }
 
 
