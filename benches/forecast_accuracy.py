@@ -140,7 +140,7 @@ def judge_kind(
         "bias_percent": float(100 * ((mean - outcome) / outcome).mean()),
         "coverage": float(inside.mean()),
         "coverage_by_day": {int(d): float(inside[day == d].mean()) for d in np.unique(day) if (day == d).sum() > 1},
-        "coverage_by_load_tercile": [float(inside[terciles == t].mean()) for t in range(3)],
+        "coverage_by_load_tercile": [float(inside[terciles == t].mean()) for t in range(3) if (terciles == t).any()],
         "winkler_percent": float(winkler.mean()),
         "mape_by_day_percent": {int(d): float(error[day == d].mean()) for d in np.unique(day)},
     }

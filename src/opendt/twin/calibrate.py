@@ -43,6 +43,7 @@ _PLAUSIBLE_RATIO: Final = (
     2.5,
 )  # of the datasheet's idle power and full-load power: outside it, the sensor is wrong
 _STUCK_S: Final = 1800.0  # a meter that reads the same number for so long is stuck
+_EXPOSURE_HALF_LIFE_H: Final = 24.0  # of the load that decides how a learned curve is made to rise
 _SNAPSHOT_VERSION: Final = 1
 
 
@@ -109,6 +110,9 @@ class PowerCalibrator:
         self.covariance = self._space.prior_covariance.copy()
         self.meter = MeterMonitor()
         self._history = np.zeros((MAX_PERIOD, *self._shape))  # features of the last ticks, at index tick % MAX_PERIOD
+        # Mean number of hosts per class: empty ones, then busy ones at each knot.
+        self._exposure = np.ones((self._shape[0], self._shape[1] + 1))
+        self._exposure_rate = 1.0 - 0.5 ** (_BLOCK_TICKS * settings.tick_s / 3600.0 / _EXPOSURE_HALF_LIFE_H)
         self.tick = 0
         self.rejected = {"missing": 0, "implausible": 0, "stuck": 0}
         self.innovation_sd = float("nan")
@@ -174,6 +178,9 @@ class PowerCalibrator:
             self.meter.observe(self.tick, reading if low[i] <= reading <= high[i] else float("nan"))
         if self.tick % _BLOCK_TICKS == 0:
             space.bound(self.deviation)
+            empty = hosts[-1] - busy[-1].sum(axis=1)
+            exposure = np.concatenate([np.maximum(empty, 0.0)[:, None], busy[-1]], axis=1)
+            self._exposure += self._exposure_rate * (exposure - self._exposure)
         return innovations
 
     def _learn(self, row: NDArray[np.float64], surplus_w: float, noise_variance: float) -> float:
@@ -277,9 +284,9 @@ class PowerCalibrator:
     def curve(self, name: str) -> tuple[list[float], list[float]]:
         """The learned curve of class `name`, fit for the engine: rising utilisations from 0 to 1 and watts of one host.
 
-        Power never falls as utilisation rises (the nearest such curve to what was learned, weighted by how well each knot is
-        known) and is at least 0.3 of the datasheet's idle power. The second point is the power of a host that holds a task
-        without load, which differs from an empty host's.
+        Power never falls as utilisation rises: of all such curves it is the nearest to what was learned, weighted by how
+        many hosts were at each point of late, so that the power of the whole stays what it was. It is at least 0.3 of the
+        datasheet's idle power. The second point is a host that holds a task without load, which differs from an empty one.
 
         Raises
         ------
@@ -291,10 +298,7 @@ class PowerCalibrator:
             raise ValueError(f"there is no host class {name!r}, expected one of {[c.name for c in self.classes]}")
         part = self._space.class_slice(index)
         mean = self._space.datasheet[part] + self.deviation[part]
-        variance = np.diag(self.covariance)[part].copy()
-        watts = np.concatenate([mean[:1], mean[0] + mean[1:]])
-        variance[1:] += variance[0]
-        watts = monotone(watts, 1.0 / np.maximum(variance, 1e-9))
+        watts = monotone(np.concatenate([mean[:1], mean[0] + mean[1:]]), np.maximum(self._exposure[index], 1e-6))
         datasheet = self.classes[index]
         watts = np.maximum(watts, _PLAUSIBLE_RATIO[0] * datasheet.power_w[0])
         return [0.0, OCCUPIED_UTILIZATION, *datasheet.utilization[1:]], watts.tolist()
@@ -335,7 +339,14 @@ class PowerCalibrator:
     def fork(self) -> PowerCalibrator:
         """A copy that learns and forecasts on its own."""
         twin = PowerCalibrator.__new__(PowerCalibrator)
-        own = {"deviation", "covariance", "meter", "rejected", "_history"}  # all else is immutable and may be shared
+        own = {
+            "deviation",
+            "covariance",
+            "meter",
+            "rejected",
+            "_history",
+            "_exposure",
+        }  # all else is immutable and may be shared
         twin.__dict__.update({name: copy.deepcopy(v) if name in own else v for name, v in self.__dict__.items()})
         return twin
 
@@ -347,6 +358,7 @@ class PowerCalibrator:
             "deviation": self.deviation.tolist(),
             "covariance": self.covariance.tolist(),
             "history": self._history.tolist(),
+            "exposure": self._exposure.tolist(),
             "rejected": dict(self.rejected),
             "innovation_sd": None if np.isnan(self.innovation_sd) else self.innovation_sd,
             "last_reading_w": None if np.isnan(self._last_reading_w) else self._last_reading_w,
@@ -371,6 +383,7 @@ class PowerCalibrator:
         self.deviation = np.array(state["deviation"])
         self.covariance = np.array(state["covariance"])
         self._history = np.array(state["history"])
+        self._exposure = np.array(state["exposure"])
         self.rejected = dict(state["rejected"])
         self.innovation_sd = float("nan") if state["innovation_sd"] is None else state["innovation_sd"]
         self._last_reading_w = float("nan") if state["last_reading_w"] is None else state["last_reading_w"]

@@ -279,3 +279,14 @@ def test_features_are_sums_of_hat_functions_over_busy_hosts():
     sheet = datasheet()
     expected = 57 * sheet.power_w[0] + np.interp(utilization, KNOTS, sheet.power_w).sum()
     assert forecast.mean_w[0] == pytest.approx(expected)
+
+
+def test_a_curve_made_to_rise_prices_the_usual_load_like_the_filter():
+    plant = run(ticks=5760, noise_w=20.0)
+    filtered = calibrator(FIVE_MINUTES_AHEAD)
+    filtered.update(plant.features, plant.hosts, plant.measured_w)
+    _, power_w = filtered.curve("node")
+    load, hosts = plant.features[2880:], plant.hosts[2880:]
+    by_filter = filtered.parameter_power(filtered.parameters(), load, hosts).mean()
+    by_curve = (hosts[:, 0] * power_w[0] + load[:, 0] @ (np.array(power_w[1:]) - power_w[0])).mean()
+    assert by_curve == pytest.approx(by_filter, rel=0.005)
