@@ -1,8 +1,9 @@
 //! The memorizing scheduler (SEMANTICS 3.7): hosts in buckets by number of tasks, fewest first; tasks that fit nowhere are
 //! passed over, seven times at most.
 //!
-//! Deviation: the reference remembers a lowest bucket and advances it wrongly, so that hosts become invisible and mixed
-//! loads never end. Here every bucket is looked at; on equal tasks and hosts the results agree.
+//! The reference remembers a lowest bucket and advances it whenever the bucket of the chosen host becomes empty, even if
+//! that was not the lowest, so that hosts become invisible. Its placements follow from that and are kept. Deviation: where
+//! nothing runs any more and tasks wait, the reference waits for ever; here all hosts become visible again.
 
 use crate::scheduler::Choice;
 use crate::sim::Simulation;
@@ -37,7 +38,9 @@ impl Simulation {
     pub(crate) fn memorize_placement(&mut self, host: usize) {
         if self.memorizes() {
             let tasks = self.s.views.tasks[host] as usize;
-            self.move_host(host, tasks - 1, tasks);
+            if self.move_host(host, tasks - 1, tasks) {
+                self.s.memorizing.lowest += 1;
+            }
         }
     }
 
@@ -46,10 +49,15 @@ impl Simulation {
         if self.memorizes() {
             let tasks = self.s.views.tasks[host] as usize;
             self.move_host(host, tasks + 1, tasks);
+            let state = &mut self.s.memorizing;
+            if state.lowest == tasks + 1 {
+                state.lowest = tasks;
+            }
         }
     }
 
-    fn move_host(&mut self, host: usize, from: usize, to: usize) {
+    /// Moves a host between buckets; true when it was the last of its old one.
+    fn move_host(&mut self, host: usize, from: usize, to: usize) -> bool {
         let state = &mut self.s.memorizing;
         if state.buckets.len() <= to {
             state.buckets.resize(to + 1, Vec::new());
@@ -59,24 +67,39 @@ impl Simulation {
         if let Some(&moved) = state.buckets[from].get(position) {
             state.position[moved as usize] = position as u32;
         }
+        let emptied = state.buckets[from].is_empty();
         state.position[host] = state.buckets[to].len() as u32;
         state.buckets[to].push(host as u32);
+        emptied
     }
 
-    /// The first queued task that fits, on the host with the fewest tasks; `shift` holds deferrable tasks back.
-    pub(crate) fn choose_memorized(&mut self, filters: &[Filter], shift: Option<()>) -> Choice {
+    /// The first queued task that fits, on the host with the fewest tasks; `shifting` holds deferrable tasks back.
+    pub(crate) fn choose_memorized(&mut self, filters: &[Filter], shifting: bool) -> Choice {
+        match self.search_buckets(filters, shifting) {
+            Choice::Place(position, host) => Choice::Place(position, host),
+            _ if self.s.counts.active == 0 && self.s.memorizing.lowest > 0 => {
+                self.s.memorizing.lowest = 0;
+                self.search_buckets(filters, shifting)
+            }
+            other => other,
+        }
+    }
+
+    fn search_buckets(&mut self, filters: &[Filter], shifting: bool) -> Choice {
+        let mut first_waiting = None;
         for position in 0..self.s.queue.len().min(MOST_REQUESTS) {
             let id = self.s.queue[position];
-            if shift.is_some() && self.is_held_back(id, true) {
+            if shifting && self.is_held_back(id, true) {
                 continue;
             }
             let live = &self.s.live[id as usize];
             let (data, task, skipped) = (self.chunks[live.chunk as usize].data.clone(), live.index as usize, live.skipped);
-            let allowed = live.hosts;
-            for bucket in &self.s.memorizing.buckets {
+            let allowed = live.hosts.0..live.hosts.1;
+            let state = &self.s.memorizing;
+            for bucket in &state.buckets[state.lowest.min(state.buckets.len())..] {
                 for &host in bucket {
-                    let inside = (allowed.0..allowed.1).contains(&host);
-                    if inside && filters.iter().all(|filter| self.passes(filter, host as usize, &data, task)) {
+                    let fits = |filter| self.passes(filter, host as usize, &data, task);
+                    if allowed.contains(&host) && filters.iter().all(fits) {
                         return Choice::Place(position, host as usize);
                     }
                     if skipped >= MOST_SKIPS {
@@ -84,9 +107,14 @@ impl Simulation {
                     }
                 }
             }
+            first_waiting = first_waiting.or(Some(position));
             self.s.live[id as usize].skipped += 1;
         }
-        if self.s.counts.active == 0 && shift.is_none() && !self.s.queue.is_empty() { Choice::Blocked(0) } else { Choice::Nothing }
+        // With nothing running no later cycle would find more.
+        match first_waiting {
+            Some(position) if self.s.counts.active == 0 => Choice::Blocked(position),
+            _ => Choice::Nothing,
+        }
     }
 }
 

@@ -33,10 +33,10 @@ impl Simulation {
                         None => Choice::Blocked(0),
                     }
                 }
-                Allocation::Memorizing { filters } => self.choose_memorized(filters, None),
+                Allocation::Memorizing { filters } => self.choose_memorized(filters, false),
                 Allocation::TimeShift { filters, weighers, subset_size, memorize, .. } => {
                     if *memorize {
-                        self.choose_memorized(filters, Some(()))
+                        self.choose_memorized(filters, true)
                     } else {
                         self.choose_shifted(&mut place, filters, weighers, *subset_size)
                     }

@@ -171,8 +171,13 @@ impl Simulation {
     /// Tasks that can never be placed are terminated instead of waiting for ever. Returns false when `go_on` ended the run.
     pub fn run<O: Observer>(&mut self, observer: &mut O, go_on: &mut dyn FnMut() -> bool) -> bool {
         let mut instants = 0u32;
-        while !self.s.ended {
-            if !self.step(i64::MAX - 1, observer) {
+        let mut end = i64::MAX - 1;
+        loop {
+            if self.s.ended && end != self.s.now {
+                // What is due at the last instant still happens: a tick there repeats the closing sample.
+                end = self.s.now;
+            }
+            if !self.step(end, observer) {
                 break;
             }
             instants += 1;
@@ -217,7 +222,9 @@ impl Simulation {
     }
 
     fn tick<O: Observer>(&mut self, observer: &mut O) {
-        observer.sample(self, false);
+        if !self.s.ended || self.model.options.repeat_closing_sample {
+            observer.sample(self, false);
+        }
         if let Some(interval) = self.s.sample_interval_ms {
             self.schedule(self.s.now + interval, EventKind::Tick);
         }

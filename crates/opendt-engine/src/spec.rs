@@ -355,6 +355,11 @@ pub struct Options {
     pub start_epoch_ms: i64,
     /// Whether failed hosts keep drawing idle power, as the reference does.
     pub failed_hosts_draw_idle: bool,
+    /// Whether a tick at the very end repeats the closing sample, as the reference does.
+    pub repeat_closing_sample: bool,
+    /// Whether task files count CPU time in whole seconds and leave out the part after a task's last sample, as the
+    /// reference does; else in ms and completely.
+    pub reference_task_times: bool,
 }
 
 impl Default for Options {
@@ -369,6 +374,8 @@ impl Default for Options {
             checkpoint: None,
             start_epoch_ms: 0,
             failed_hosts_draw_idle: true,
+            repeat_closing_sample: true,
+            reference_task_times: true,
         }
     }
 }

@@ -298,6 +298,8 @@ pub struct MemorizingState {
     pub buckets: Vec<Vec<u32>>,
     /// Position of each host in its bucket.
     pub position: Vec<u32>,
+    /// First bucket looked at.
+    pub lowest: usize,
 }
 
 /// Failures under way.

@@ -10,6 +10,8 @@
 #![forbid(unsafe_code)]
 
 pub mod error;
+mod hybrid;
+mod kinds;
 pub mod output;
 pub mod recorder;
 mod runs;

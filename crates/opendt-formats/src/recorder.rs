@@ -326,9 +326,9 @@ impl OutputRecorder {
             };
             let energy = simulation.battery_energy_j(index);
             let last = std::mem::replace(&mut self.battery_totals[index], energy);
-            // A battery without stated embodied carbon has none; the reference divides zero by zero.
+            // Without a stated lifetime the emission is not known: NaN, as in the reference.
             let life_ms = model.lifetime_years * 365.0 * 24.0 * 3600.0 * 1000.0;
-            let rate = if life_ms > 0.0 { model.embodied_carbon_kg * 1000.0 / life_ms } else { 0.0 };
+            let rate = if life_ms > 0.0 { model.embodied_carbon_kg * 1000.0 / life_ms } else { f64::NAN };
             self.battery.timestamp_ms.push(state.now);
             self.battery.battery.push(number);
             self.battery.power_draw_w.push(battery.output_w as f32);
@@ -401,7 +401,8 @@ fn gpu_capacity_mhz(simulation: &Simulation, class: u32) -> f64 {
 
 fn push_gpu(column: &mut GpuColumns, simulation: &Simulation, host: usize, gpu: usize, dt_ms: i64) {
     let state = &simulation.state().hosts[host];
-    let model = simulation.model().classes[state.class as usize].gpu.as_ref().filter(|model| gpu < model.count as usize);
+    let model =
+        simulation.model().classes[state.class as usize].gpu.as_ref().filter(|model| gpu < model.count as usize);
     let Some(model) = model else {
         for floats in [
             &mut column.capacity_mhz,
@@ -412,12 +413,9 @@ fn push_gpu(column: &mut GpuColumns, simulation: &Simulation, host: usize, gpu: 
         ] {
             floats.push(f32::NAN);
         }
-        for times in [
-            &mut column.time_active_ms,
-            &mut column.time_idle_ms,
-            &mut column.time_steal_ms,
-            &mut column.time_lost_ms,
-        ] {
+        for times in
+            [&mut column.time_active_ms, &mut column.time_idle_ms, &mut column.time_steal_ms, &mut column.time_lost_ms]
+        {
             times.push(UNKNOWN_MS);
         }
         return;

@@ -5,7 +5,8 @@ use std::path::Path;
 use opendt_engine::spec::{CarbonPoint, FailureEvent};
 
 use crate::error::{FormatError, Result};
-use crate::table::{Rule, Table};
+use crate::kinds::Rule;
+use crate::table::Table;
 
 /// Milliseconds since the epoch at the start of the year 10000: whatever is later is a wrong unit.
 pub(crate) const LATEST_MS: i64 = 253_402_300_800_000;

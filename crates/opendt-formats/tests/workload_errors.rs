@@ -222,15 +222,13 @@ fn damage_is_an_error_or_harmless_but_never_a_panic() {
     let path = dir.path().join("fragments.parquet");
     let whole = fs::read(&path).unwrap();
     for at in 0..whole.len() {
-        for flip in [0x01, 0x80, 0xff] {
-            let mut damaged = whole.clone();
-            damaged[at] ^= flip;
-            fs::write(&path, &damaged).unwrap();
-            if let Ok(loaded) = read_workload(dir.path()) {
-                let workload = loaded.workload;
-                assert_eq!(workload.fragment_duration_ms.len(), *workload.fragment_offset.last().unwrap() as usize);
-                assert!((0..workload.fragment_cpu_mhz.len()).all(|i| workload.fragment_cpu_mhz.get(i) >= 0.0));
-            }
+        let mut damaged = whole.clone();
+        damaged[at] ^= [0x01, 0x80, 0xff][at % 3];
+        fs::write(&path, &damaged).unwrap();
+        if let Ok(loaded) = read_workload(dir.path()) {
+            let workload = loaded.workload;
+            assert_eq!(workload.fragment_duration_ms.len(), *workload.fragment_offset.last().unwrap() as usize);
+            assert!((0..workload.fragment_cpu_mhz.len()).all(|i| workload.fragment_cpu_mhz.get(i) >= 0.0));
         }
     }
 }

@@ -17,6 +17,9 @@ pub(super) trait Batch: Default + Send + 'static {
 
     /// Empties all vectors and keeps their memory.
     fn clear(&mut self);
+
+    /// An empty batch with as many nested columns.
+    fn like(&self) -> Self;
 }
 
 macro_rules! batch {
@@ -33,7 +36,7 @@ macro_rules! batch {
 
             /// Empties all vectors and keeps their memory.
             pub fn clear(&mut self) {
-                $(Clear::clear(&mut self.$field);)*
+                $(Nested::clear(&mut self.$field);)*
             }
         }
 
@@ -45,25 +48,40 @@ macro_rules! batch {
             fn clear(&mut self) {
                 $name::clear(self);
             }
+
+            fn like(&self) -> Self {
+                $name { $($field: Nested::like(&self.$field),)* }
+            }
         }
     };
 }
 
-/// Lets a vector of nested columns keep the memory of its inner vectors too.
-trait Clear {
+/// Lets a vector of nested columns keep its length when the rows go.
+trait Nested {
     fn clear(&mut self);
+    fn like(&self) -> Self;
 }
 
-macro_rules! clear_numbers {
-    ($($type:ty),*) => { $(impl Clear for Vec<$type> { fn clear(&mut self) { Vec::clear(self); } })* };
-}
-clear_numbers!(u8, u32, i32, i64, f32);
-
-impl Clear for Vec<GpuColumns> {
-    fn clear(&mut self) {
-        for gpu in self {
-            gpu.clear();
+macro_rules! not_nested {
+    ($($type:ty),*) => { $(impl Nested for Vec<$type> {
+        fn clear(&mut self) {
+            Vec::clear(self);
         }
+
+        fn like(&self) -> Self {
+            Vec::new()
+        }
+    })* };
+}
+not_nested!(u8, u32, i32, i64, f32);
+
+impl Nested for Vec<GpuColumns> {
+    fn clear(&mut self) {
+        self.iter_mut().for_each(GpuColumns::clear);
+    }
+
+    fn like(&self) -> Self {
+        vec![GpuColumns::default(); self.len()]
     }
 }
 

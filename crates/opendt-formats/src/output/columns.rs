@@ -32,11 +32,12 @@ pub(super) enum Source<B> {
     F32(Get<B, f32>),
     /// Another column plus a number.
     Shifted(Get<B, i64>, i64),
-    /// Entry `codes[index]` of the dictionary; an index past the end means its last entry.
+    /// Entry `codes[index]` of the dictionary. An index past the end is a mistake, unless the last entry stands for it.
     Looked {
         index: Get<B, u32>,
-        codes: Arc<Vec<u32>>,
+        codes: Vec<u32>,
         dictionary: Dictionary,
+        open_ended: bool,
     },
     /// Entry of the dictionary.
     State(Get<B, u8>, Dictionary),
@@ -83,7 +84,7 @@ impl<B> Column<B> {
         values: Values,
     ) -> Self {
         let (physical, dictionary, codes) = values.dictionary();
-        Column::new(name, physical, Source::Looked { index: Box::new(index), codes: Arc::new(codes), dictionary })
+        Column::new(name, physical, Source::Looked { index: Box::new(index), codes, dictionary, open_ended: false })
     }
 
     fn state(
@@ -97,6 +98,13 @@ impl<B> Column<B> {
 
     fn optional(mut self) -> Self {
         self.optional = true;
+        self
+    }
+
+    fn open_ended(mut self) -> Self {
+        if let Source::Looked { open_ended, .. } = &mut self.source {
+            *open_ended = true;
+        }
         self
     }
 
@@ -307,7 +315,7 @@ pub(super) fn task_columns(options: &OutputOptions) -> Vec<Column<TaskBatch>> {
     columns.extend([
         Column::looked("task_id", |b: &TaskBatch| &b.task, ids),
         Column::looked("task_name", |b: &TaskBatch| &b.task, names),
-        Column::looked("host_name", |b: &TaskBatch| &b.host, hosts),
+        Column::looked("host_name", |b: &TaskBatch| &b.host, hosts).open_ended(),
         Column::looked("mem_capacity", |b: &TaskBatch| &b.task, Values::I64(tasks.memory_mib.clone())),
         Column::looked("cpu_count", |b: &TaskBatch| &b.task, i32s(&tasks.cpu_count)),
         Column::f32("cpu_limit", |b: &TaskBatch| &b.cpu_limit_mhz),

@@ -67,7 +67,7 @@ fn pack(codes: &[u32], width: u8, out: &mut Vec<u8>) {
 }
 
 fn put_varint(value: u64, out: &mut Vec<u8>) {
-    out.extend(crate::runs::varint(value));
+    out.extend(crate::hybrid::varint(value));
 }
 
 /// Distinct whole numbers in order of appearance, up to [`MOST_ENTRIES`].

@@ -71,16 +71,21 @@ impl Chunk {
             return Ok(());
         }
         scratch.page.clear();
-        self.coded_or_plain(column, batch, rows, scratch);
+        self.coded_or_plain(column, batch, rows, scratch)?;
         self.write_page(rows, scratch)
     }
 
-    fn coded_or_plain<B>(&mut self, column: &Column<B>, batch: &B, rows: usize, scratch: &mut Scratch) {
+    fn coded_or_plain<B>(&mut self, column: &Column<B>, batch: &B, rows: usize, scratch: &mut Scratch) -> Result<()> {
         let optional = column.optional;
         match &column.source {
             Source::Constant(_) => self.put_run(rows, optional, scratch),
-            Source::Looked { index, codes, dictionary } => {
+            Source::Looked { index, codes, dictionary, open_ended } => {
                 let last = codes.len().saturating_sub(1);
+                if let Some(beyond) = index(batch).iter().find(|&&index| index as usize >= codes.len() && !open_ended) {
+                    let name = &column.name;
+                    let message = format!("index {beyond} in column {name}, whose table has {} entries", codes.len());
+                    return Err(ParquetError::General(message));
+                }
                 scratch.codes.clear();
                 scratch.codes.extend(index(batch).iter().map(|&index| codes[(index as usize).min(last)]));
                 self.put_codes(dictionary.count, optional, scratch);
@@ -116,6 +121,7 @@ impl Chunk {
                 scratch.longs = values;
             }
         }
+        Ok(())
     }
 
     fn put_run(&mut self, rows: usize, optional: bool, scratch: &mut Scratch) {

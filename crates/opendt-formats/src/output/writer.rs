@@ -24,7 +24,7 @@ const QUEUE: usize = 4;
 /// Writes the result files of one run into a folder that appears as a whole when [`OutputWriter::finish`] is called.
 ///
 /// Dropping it before leaves nothing behind. Each method for a file takes a batch, sends it to the thread of that file
-/// and leaves an empty one in its place, whose memory has been used before; a file that is not written takes batches and
+/// and leaves an empty one in its place (with as many GPUs), whose memory has been used before; a file that is not written takes batches and
 /// forgets them.
 #[derive(Debug)]
 pub struct OutputWriter {
@@ -238,7 +238,7 @@ impl<B: Batch> FileWriter<B> {
 
     fn send(&mut self, batch: &mut B) -> Result<()> {
         self.check(batch)?;
-        let empty = self.empty.try_recv().unwrap_or_default();
+        let empty = self.empty.try_recv().unwrap_or_else(|_| batch.like());
         let full = std::mem::replace(batch, empty);
         let sent = self.full.as_ref().is_some_and(|channel| channel.send(full).is_ok());
         if sent { Ok(()) } else { self.join() }

@@ -6,8 +6,9 @@ use opendt_engine::workload::Usage;
 
 use super::tasks::capacity_rule;
 use crate::error::Result;
+use crate::kinds::Rule;
 use crate::runs::IdRuns;
-use crate::table::{Column, Rule, Table};
+use crate::table::{Column, Table};
 
 /// Durations and demands, grouped by task.
 #[derive(Debug)]

@@ -7,8 +7,9 @@ use parquet::column::reader::get_typed_column_reader;
 use parquet::data_type::{ByteArrayType, DataType, Int32Type, Int64Type};
 
 use crate::error::{FormatError, Result};
+use crate::kinds::{Kind, Rule};
 use crate::runs::ID_TYPES;
-use crate::table::{Column, Kind, Rule, Table, unpanicked};
+use crate::table::{Column, Table, unpanicked};
 use crate::traces::{length_rule, time_rule};
 
 /// Capacities above this are a mistake of unit: a million hosts of a thousand cores do not reach it.
