@@ -90,7 +90,9 @@ def read_wfformat(path: Path | str, *, core_speed_mhz: float = 2000.0) -> Workfl
     system = keys.get("runtimeSystem")
     machines = _machines(execution.items("machines"), core_speed_mhz)
     measured = {item.open().text("id"): item for item in execution.need("tasks").items()}
-    file_bytes = {item.open().text("id"): item.open().number("sizeInBytes", least=0) for item in specification.items("files")}
+    file_bytes = {
+        item.open().text("id"): item.open().number("sizeInBytes", least=0) for item in specification.items("files")
+    }
     tasks = specification.need("tasks")
     columns, machine_of_task = _columns(tasks, measured, machines, file_bytes, core_speed_mhz)
     try:

@@ -383,5 +383,3 @@ class Options(Model):
     failed_hosts_draw_idle: Flag = True
     repeat_closing_sample: Flag = True
     reference_task_times: Flag = True
-    repeat_closing_sample: Flag = True
-    reference_task_times: Flag = True

@@ -88,8 +88,6 @@ def test_default_options_are_those_of_the_engine():
         "failed_hosts_draw_idle": True,
         "repeat_closing_sample": True,
         "reference_task_times": True,
-        "repeat_closing_sample": True,
-        "reference_task_times": True,
     }
 
 
