@@ -45,6 +45,7 @@ impl Table {
             usize::try_from(group.num_rows()).ok().and_then(|rows| sum.checked_add(rows))
         });
         let rows = rows.ok_or_else(|| damaged(path, "a negative or impossible number of rows"))?;
+        check_offsets(path, &reader)?;
         Ok(Table { path: path.to_path_buf(), rows, reader })
     }
 
@@ -101,6 +102,17 @@ impl Table {
     pub fn damaged(&self, what: impl std::fmt::Display) -> FormatError {
         damaged(&self.path, what)
     }
+}
+
+/// The decoder panics on negative places and lengths: they are refused before it sees them.
+fn check_offsets(path: &Path, reader: &SerializedFileReader<Bytes>) -> Result<()> {
+    for chunk in reader.metadata().row_groups().iter().flat_map(|group| group.columns()) {
+        let start = chunk.dictionary_page_offset().unwrap_or_else(|| chunk.data_page_offset());
+        if start < 0 || chunk.compressed_size() < 0 {
+            return Err(damaged(path, format!("column {} at an impossible place", chunk.column_path().string())));
+        }
+    }
+    Ok(())
 }
 
 fn damaged(path: &Path, what: impl std::fmt::Display) -> FormatError {
@@ -198,7 +210,8 @@ impl Column<'_> {
         convert: impl Fn(&T::T) -> (N, bool),
         mut each: impl FnMut(usize, &[N]) -> Result<()>,
     ) -> Result<()> {
-        let mut numbers = vec![N::default(); BATCH_ROWS];
+        let mut numbers = Vec::new(); // on the heap: a batch is too large for a thread's stack
+        numbers.resize(BATCH_ROWS.min(self.table.rows), N::default());
         self.batches::<T>(|row, values, levels| {
             let numbers = &mut numbers[..values.len()];
             let mut good = true;
