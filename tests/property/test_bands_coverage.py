@@ -132,7 +132,22 @@ def test_an_outage_does_not_widen_the_band_for_long():
     errors[300] = 100_000.0
     lower, upper = played(errors)
     width = (upper - lower).mean(axis=1)
+    assert width[301] < 2.5 * width[250:300].mean()
     assert width[320:340].mean() < 2.0 * width[250:300].mean()
+
+
+def test_levels_adapt_to_what_the_quantiles_miss():
+    """Errors that keep growing are always a bit larger than the past says."""
+    errors = np.random.default_rng(0).standard_normal((1500, 5)) * np.geomspace(1.0, 300.0, 1500)[:, None]
+    shares = []
+    for speed in (0.0, 0.05):
+        settings = BandSettings(
+            issue_interval_s=1800, lead_edges=(0, 2, 5), adaptation_per_h=speed, scale_half_life_h=200.0
+        )
+        lower, upper = played(errors, settings, mean_w=10_000.0)
+        shares.append(covered(errors[300:], lower[300:], upper[300:], mean_w=10_000.0))
+    assert shares[0] < 0.88
+    assert abs(shares[1] - 0.9) < 0.5 * abs(shares[0] - 0.9)
 
 
 def test_the_state_stays_small():

@@ -290,3 +290,47 @@ def test_a_curve_made_to_rise_prices_the_usual_load_like_the_filter():
     by_filter = filtered.parameter_power(filtered.parameters(), load, hosts).mean()
     by_curve = (hosts[:, 0] * power_w[0] + load[:, 0] @ (np.array(power_w[1:]) - power_w[0])).mean()
     assert by_curve == pytest.approx(by_filter, rel=0.005)
+
+
+@BOTH
+@pytest.mark.parametrize("period", [1, 8])
+def test_a_far_forecast_equals_waiting_without_readings(settings, period):
+    """The closed form of growing uncertainty is what advancing tick by tick gives."""
+    plant = run(ticks=900, noise_w=20.0, period=period, phase=1 % period)
+    filtered = calibrator(settings)
+    filtered.update(plant.features[:800], plant.hosts[:800], plant.measured_w[:800])
+    far = filtered.predict(plant.features[800:], plant.hosts[800:])
+    waiting = filtered.fork()
+    waiting.update(plant.features[800:899], plant.hosts[800:899], np.full(99, np.nan))
+    near = waiting.predict(plant.features[899:], plant.hosts[899:])
+    assert near.mean_w[0] == pytest.approx(far.mean_w[99], rel=1e-6)
+    assert near.sd_w[0] == pytest.approx(far.sd_w[99], rel=1e-3)
+    assert near.disturbance_w[0] == pytest.approx(far.disturbance_w[99], rel=1e-6, abs=1e-6)
+
+
+def test_the_stated_deviation_is_that_of_the_errors_where_the_model_is_true():
+    """Readings drawn from the model itself, unclipped: standardised errors have standard deviation 1 at any lead."""
+    settings = replace(HOUR_AHEAD, clip_sd=1e6, noise_ratio=0.002)
+    plant = run(ticks=600)
+    scores = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        filtered = calibrator(settings)
+        filtered.meter.observe = lambda tick, power_w: None  # the noise is in the settings already
+        full_load_w = 60 * 200.0
+        truth = filtered.deviation.copy()
+        truth[:12] = rng.multivariate_normal(np.zeros(12), filtered.covariance[:12, :12])
+        disturbance = np.zeros((2, 600))
+        for row, part in zip(disturbance, settings.disturbances, strict=True):
+            left, sd = np.exp(-30.0 / part.time_constant_s), part.sd_ratio * full_load_w
+            row[0] = sd * rng.standard_normal()
+            for tick in range(1, 600):
+                row[tick] = left * row[tick - 1] + sd * np.sqrt(1 - left**2) * rng.standard_normal()
+        power = filtered.parameter_power(truth[:12], plant.features, plant.hosts) + disturbance.sum(axis=0)
+        power += 0.002 * full_load_w * rng.standard_normal(600)
+        filtered.update(plant.features[:480], plant.hosts[:480], power[:480])
+        forecast = filtered.predict(plant.features[480:], plant.hosts[480:])
+        scores.append((power[480:] - forecast.mean_w) / forecast.sd_w)
+    spread = np.sqrt(np.mean(np.square(scores), axis=0))
+    assert spread[:40].mean() == pytest.approx(1.0, abs=0.15)
+    assert spread[80:].mean() == pytest.approx(1.0, abs=0.15)
