@@ -400,7 +400,11 @@ impl Simulation {
     fn set_power_cap(&mut self, cluster: &str, max_power_w: Option<f64>) -> Result<(), EngineError> {
         let index = self.model.cluster_index(cluster)? as usize;
         if max_power_w.is_some_and(|cap| !cap.is_finite() || cap <= 0.0) {
-            return Err(EngineError::invalid("set_power_cap.max_power_w", format!("{max_power_w:?}"), "above 0 W, or none"));
+            return Err(EngineError::invalid(
+                "set_power_cap.max_power_w",
+                format!("{max_power_w:?}"),
+                "above 0 W, or none",
+            ));
         }
         self.conserve_work();
         Arc::make_mut(&mut self.model).clusters[index].max_power_w = max_power_w;
@@ -488,7 +492,10 @@ impl Simulation {
         if self.s.live[id as usize].state != TaskState::Running || self.s.hosts[host].status != HostStatus::Up {
             return Err(EngineError::invalid(
                 "migrate_task",
-                format!("task {task} is {:?}, the host {:?}", self.s.live[id as usize].state, self.s.hosts[host].status),
+                format!(
+                    "task {task} is {:?}, the host {:?}",
+                    self.s.live[id as usize].state, self.s.hosts[host].status
+                ),
                 "a running task and a host that is up",
             ));
         }
@@ -513,7 +520,11 @@ impl Simulation {
         if let Some(piece) =
             work.iter().find(|w| w.duration_ms < 0 || !w.cpu_mhz.is_finite() || w.cpu_mhz < 0.0 || w.gpu_mhz.is_nan())
         {
-            return Err(EngineError::invalid("set_remaining_work", format!("{piece:?}"), "durations and demands of at least 0"));
+            return Err(EngineError::invalid(
+                "set_remaining_work",
+                format!("{piece:?}"),
+                "durations and demands of at least 0",
+            ));
         }
         let fragments: Vec<_> = work
             .iter()

@@ -2,9 +2,10 @@
 //!
 //! The whole cluster runs from the grid or from its battery (SEMANTICS 9); charging draws its power in addition to the load.
 
+use crate::model::Model;
 use crate::observe::Observer;
 use crate::queue::NEVER;
-use crate::sim::Simulation;
+use crate::sim::{Simulation, carbon_owner};
 use crate::spec::BatteryPolicy;
 use crate::state::{BatteryMode, BatteryState, ClusterState};
 use std::collections::VecDeque;
@@ -22,7 +23,9 @@ impl Simulation {
                     BatteryPolicy::RunningMean { starting_threshold, .. }
                     | BatteryPolicy::RunningMeanPlus { starting_threshold, .. }
                     | BatteryPolicy::RunningMedian { starting_threshold, .. }
-                    | BatteryPolicy::RunningQuartiles { starting_threshold, .. } => VecDeque::from([starting_threshold]),
+                    | BatteryPolicy::RunningQuartiles { starting_threshold, .. } => {
+                        VecDeque::from([starting_threshold])
+                    }
                     _ => VecDeque::new(),
                 };
                 BatteryState {
@@ -60,12 +63,14 @@ impl Simulation {
             if self.s.clusters[index].carbon_deadline_ms > self.s.now {
                 continue;
             }
-            let start = self.model.options.start_epoch_ms;
-            let absolute = self.s.now + start;
+            let absolute = self.s.now + self.model.options.start_epoch_ms;
             let rows = &self.model.clusters[index].carbon;
             let row = rows.partition_point(|point| point.timestamp_ms <= absolute).saturating_sub(1);
             let intensity = rows[row].intensity_g_per_kwh;
-            let deadline = rows.get(row + 1).map_or(NEVER, |next| next.timestamp_ms - start);
+            let deadline = next_carbon_ms(&self.model, index, self.s.now);
+            if let Some(timers) = &mut self.s.timers {
+                timers.set(carbon_owner(index), deadline);
+            }
             let state = &mut self.s.clusters[index];
             let moved = state.carbon_row as usize != row;
             state.carbon_row = row as u32;
@@ -258,6 +263,14 @@ impl Simulation {
         let class = &self.model.classes[state.class as usize];
         class.cpu_power_w((state.demand_mhz / state.capacity_mhz).min(1.0), state.dynamic_factor) + state.gpu_power_w
     }
+}
+
+/// When the next row of a cluster's carbon trace begins to hold, ms.
+pub(crate) fn next_carbon_ms(model: &Model, cluster: usize, now: i64) -> i64 {
+    let start = model.options.start_epoch_ms;
+    let Some(cluster) = model.clusters.get(cluster) else { return NEVER };
+    let row = cluster.carbon.partition_point(|point| point.timestamp_ms <= now + start).max(1);
+    cluster.carbon.get(row).map_or(NEVER, |next| next.timestamp_ms - start)
 }
 
 fn settle(battery: &mut BatteryState, now: i64, charging_w: f64) {

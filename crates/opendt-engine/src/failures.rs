@@ -67,8 +67,9 @@ impl Simulation {
 
     /// Hosts hit by a failure: a seeded choice among those that are not removed.
     fn victims(&self, ratio: f64) -> Vec<u32> {
-        let mut pool: Vec<u32> =
-            (0..self.s.hosts.len() as u32).filter(|&h| self.s.hosts[h as usize].status != HostStatus::Removed).collect();
+        let mut pool: Vec<u32> = (0..self.s.hosts.len() as u32)
+            .filter(|&h| self.s.hosts[h as usize].status != HostStatus::Removed)
+            .collect();
         let count = (pool.len() as f64 * ratio).round() as usize;
         let mut draw = self.draw(Purpose::Victims);
         for i in 0..count.min(pool.len()) {

@@ -1,10 +1,11 @@
 //! Hosts: the progress of fragments, the sharing of CPU and GPU, power and energy.
 
+use crate::clusters::next_carbon_ms;
 use crate::model::GpuClass;
 use crate::observe::Observer;
 use crate::queue::NEVER;
 use crate::sharing;
-use crate::sim::Simulation;
+use crate::sim::{Simulation, owned_slot, slot_owner};
 use crate::spec::{GpuOverhead, ScalingPolicy, Sharing};
 use crate::state::{Fragment, Host, HostStatus, Slot};
 use crate::workload::NONE;
@@ -73,17 +74,102 @@ impl Simulation {
         host
     }
 
-    /// A deadline of the host has come: the quick way for a lone task that only goes on, else the general one.
+    /// Deadlines have come: the quick way for lone tasks that only go on, else the general one, slot by slot in the order
+    /// in which the deadlines were set.
     #[inline]
-    pub(crate) fn progress_host<O: Observer>(&mut self, host: usize, observer: &mut O) {
+    pub(crate) fn progress_due<O: Observer>(&mut self, now: i64, observer: &mut O) {
+        let mut due = std::mem::take(&mut self.scratch.due);
+        let mut slots = std::mem::take(&mut self.scratch.due_slots);
+        self.s.calendar.take_due(now, &mut due);
+        for &host in &due {
+            self.collect_due_slots(host as usize, now, &mut slots);
+        }
+        slots.sort_unstable();
+        self.reorder_ties(now, &mut slots);
+        let quick = !self.conserves_work() && self.s.timers.is_none();
+        for &(_, slot) in &slots {
+            let host = self.s.slots[slot as usize].host as usize;
+            if !(quick && self.s.hosts[host].slot_count == 1 && self.continue_lone_task(host)) {
+                self.progress_slot(slot, observer);
+                self.mark_dirty(host);
+            }
+        }
+        slots.clear();
+        due.clear();
+        self.scratch.due = due;
+        self.scratch.due_slots = slots;
+    }
+
+    /// Puts due slots into the order in which the reference's timers ring, where that is kept.
+    fn reorder_ties(&mut self, now: i64, slots: &mut [(u64, u32)]) {
+        let Some(timers) = &mut self.s.timers else { return };
+        let mut position = 0;
+        while let Some(owner) = timers.poll(now) {
+            match owned_slot(owner) {
+                Some(slot) => {
+                    // Slots whose timer has rung come first, in that order; others are due for a snapshot only.
+                    if let Some(at) = slots[position..].iter().position(|&(_, other)| other == slot) {
+                        slots[position..=position + at].rotate_right(1);
+                        position += 1;
+                    }
+                }
+                None => {
+                    let deadline = self.s.clusters.get(owner as usize).map_or(NEVER, |c| c.carbon_deadline_ms);
+                    debug_assert!(deadline <= now);
+                    // The carbon model sets its next timer as soon as this one has rung.
+                    let next = next_carbon_ms(&self.model, owner as usize, now);
+                    timers.set(owner, next);
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn collect_due_slots(&mut self, host: usize, now: i64, slots: &mut Vec<(u64, u32)>) {
         let state = &self.s.hosts[host];
-        if state.slot_count == 1 && !self.conserves_work() && self.continue_lone_task(host) {
+        if state.slot_count == 1 {
+            let slot = state.first_slot;
+            slots.push((self.s.slots[slot as usize].deadline_sequence, slot));
             return;
         }
-        if self.progress_slots(host, observer) {
+        if state.rotates_ms <= now {
+            self.rotate(host);
             self.mark_dirty(host);
-        } else {
-            self.refresh_host(host, observer);
+        }
+        let mut slot = self.s.hosts[host].first_slot;
+        while slot != NONE {
+            let state = &self.s.slots[slot as usize];
+            if state.deadline_ms <= now || state.snapshot_ms <= now {
+                slots.push((state.deadline_sequence, slot));
+            }
+            slot = state.next;
+        }
+    }
+
+    /// Takes a snapshot of a slot and ends its fragment, where these are due.
+    fn progress_slot<O: Observer>(&mut self, index: u32, observer: &mut O) {
+        let now = self.s.now;
+        let host = self.s.slots[index as usize].host as usize;
+        if self.s.hosts[host].rotates_ms <= now {
+            self.rotate(host);
+        }
+        if self.s.slots[index as usize].snapshot_ms <= now {
+            self.snapshot_task(index);
+        }
+        if self.s.slots[index as usize].deadline_ms <= now
+            && let Next::Finished = self.next_fragment(index)
+        {
+            self.complete(index, observer);
+        }
+    }
+
+    /// Begins the first fragments of the tasks placed in this instant, in order of placement.
+    pub(crate) fn start_slots<O: Observer>(&mut self, observer: &mut O) {
+        let starting = std::mem::take(&mut self.s.starting);
+        for index in starting {
+            if let Next::Finished = self.next_fragment(index) {
+                self.complete(index, observer);
+            }
         }
     }
 
@@ -116,6 +202,8 @@ impl Simulation {
         let cpu_mhz = chunk.fragment_cpu_mhz.get(slot.cursor as usize);
         slot.cursor += 1;
         slot.deadline_ms = now + i64::from(duration);
+        self.s.deadline_sequence += 1;
+        slot.deadline_sequence = self.s.deadline_sequence;
         let deadline = slot.deadline_ms;
         if cpu_mhz != slot.cpu_mhz {
             let capacity = state.capacity_mhz;
@@ -132,7 +220,8 @@ impl Simulation {
             state.usage_mhz = usage;
             let factor = state.dynamic_factor;
             let u = if cpu_mhz >= capacity { 1.0 } else { cpu_mhz / capacity };
-            self.s.power_w[host] = class_power(&self.model.classes[state.class as usize], u, factor) + state.gpu_power_w;
+            self.s.power_w[host] =
+                class_power(&self.model.classes[state.class as usize], u, factor) + state.gpu_power_w;
         }
         self.s.calendar.set(host, deadline);
         true
@@ -267,32 +356,10 @@ impl Simulation {
             self.s.slots[alone].alone_since_j = meter;
         }
         self.s.free_slots.push(index);
+        if let Some(timers) = &mut self.s.timers {
+            timers.set(slot_owner(index), NEVER);
+        }
         slot
-    }
-
-    /// Lets the slots of a host whose deadline has come go on; returns whether a task ended.
-    fn progress_slots<O: Observer>(&mut self, host: usize, observer: &mut O) -> bool {
-        let now = self.s.now;
-        let mut ended = false;
-        if self.s.hosts[host].rotates_ms <= now {
-            self.rotate(host);
-        }
-        let mut slots = std::mem::take(&mut self.scratch.slots);
-        slots.clear();
-        slots.extend(self.slots_of(host).map(|slot| slot as u32));
-        for &index in &slots {
-            if self.s.slots[index as usize].snapshot_ms <= now {
-                self.snapshot_task(index);
-            }
-            if self.s.slots[index as usize].deadline_ms <= now
-                && let Next::Finished = self.next_fragment(index)
-            {
-                ended = true;
-                self.complete(index, observer);
-            }
-        }
-        self.scratch.slots = slots;
-        ended
     }
 
     fn rotate(&mut self, host: usize) {
@@ -353,6 +420,8 @@ impl Simulation {
             slot.cpu_mhz = fragment.cpu_mhz;
             slot.gpu_mhz = fragment.gpu_mhz;
             slot.deadline_ms = now + fragment.duration_ms;
+            self.s.deadline_sequence += 1;
+            slot.deadline_sequence = self.s.deadline_sequence;
             if conserve {
                 slot.remaining_cpu = fragment.cpu_mhz * fragment.duration_ms as f64;
                 slot.remaining_gpu = fragment.gpu_mhz * fragment.duration_ms as f64;
@@ -361,6 +430,10 @@ impl Simulation {
                     slot.deadline_ms = NEVER;
                     slot.cpu_supply_mhz = -1.0;
                 }
+            }
+            let deadline = slot.deadline_ms;
+            if let Some(timers) = &mut self.s.timers {
+                timers.set(slot_owner(index), deadline);
             }
             return Next::Begun;
         }
@@ -373,34 +446,25 @@ impl Simulation {
             let mut slots = std::mem::take(&mut self.scratch.slots);
             slots.clear();
             slots.extend(self.slots_of(host).map(|slot| slot as u32));
-            let mut ended = false;
-            for &index in &slots {
-                if !self.s.slots[index as usize].started
-                    && let Next::Finished = self.next_fragment(index)
-                {
-                    ended = true;
-                    self.complete(index, observer);
+            let again = self.share_host(host, &slots);
+            if again {
+                // A work-conserving fragment had less than a millisecond left: it ends now.
+                slots.retain(|&slot| self.s.slots[slot as usize].deadline_ms <= self.s.now);
+                for &slot in &slots {
+                    self.progress_slot(slot, observer);
                 }
             }
-            if ended {
-                slots.clear();
-                slots.extend(self.slots_of(host).map(|slot| slot as u32));
-            }
-            let again = self.share_host(host, &slots);
             self.scratch.slots = slots;
             if !again {
                 return;
-            }
-            // A work-conserving fragment had less than a millisecond left: it ends now.
-            if self.progress_slots(host, observer) && self.s.hosts[host].slot_count == 0 {
-                // The loop goes round once more and finds an idle host.
             }
         }
     }
 
     /// Shares, power and deadlines; true when a deadline has come already.
     fn share_host(&mut self, host: usize, slots: &[u32]) -> bool {
-        let (mut demand, mut share) = (std::mem::take(&mut self.scratch.demand), std::mem::take(&mut self.scratch.share));
+        let (mut demand, mut share) =
+            (std::mem::take(&mut self.scratch.demand), std::mem::take(&mut self.scratch.share));
         let class_index = self.s.hosts[host].class as usize;
         let sharing = self.model.classes[class_index].group.cpu_sharing;
         if matches!(sharing, Sharing::BestEffort { .. }) || self.model.classes[class_index].gpu_is_best_effort() {
@@ -518,7 +582,15 @@ impl Simulation {
         for &index in slots {
             let slot = &mut self.s.slots[index as usize];
             if conserve && (slot.cpu_mhz > 0.0 || slot.gpu_mhz > 0.0) {
-                slot.deadline_ms = end_of_work(slot, exact);
+                let end = end_of_work(slot, exact);
+                if end != slot.deadline_ms {
+                    slot.deadline_ms = end;
+                    self.s.deadline_sequence += 1;
+                    slot.deadline_sequence = self.s.deadline_sequence;
+                    if let Some(timers) = &mut self.s.timers {
+                        timers.set(slot_owner(index), end);
+                    }
+                }
             }
             due |= slot.deadline_ms <= now;
             next = next.min(slot.deadline_ms).min(slot.snapshot_ms);

@@ -27,6 +27,7 @@ pub mod spec;
 #[allow(missing_docs, reason = "fields are plain data, described by their names and units")]
 pub mod state;
 pub mod tasks;
+pub mod timers;
 pub mod timeshift;
 pub mod workload;
 

@@ -13,7 +13,8 @@ const MOST_SKIPS: u32 = 7;
 const MOST_REQUESTS: usize = 10_000;
 
 impl Simulation {
-    fn memorizes(&self) -> bool {
+    /// Whether the policy counts tasks by host.
+    pub(crate) fn memorizes(&self) -> bool {
         matches!(
             self.model.options.allocation,
             Allocation::Memorizing { .. } | Allocation::TimeShift { memorize: true, .. }
@@ -93,7 +94,8 @@ impl Simulation {
                 continue;
             }
             let live = &self.s.live[id as usize];
-            let (data, task, skipped) = (self.chunks[live.chunk as usize].data.clone(), live.index as usize, live.skipped);
+            let (data, task, skipped) =
+                (self.chunks[live.chunk as usize].data.clone(), live.index as usize, live.skipped);
             let allowed = live.hosts.0..live.hosts.1;
             let state = &self.s.memorizing;
             for bucket in &state.buckets[state.lowest.min(state.buckets.len())..] {

@@ -162,7 +162,11 @@ pub fn check_power(model: &crate::spec::PowerModel, place: &str) -> Result<(), E
         let u = f64::from(step) / 100.0;
         let w = power.at(u);
         if !w.is_finite() || w < 0.0 {
-            return Err(EngineError::invalid(place, format!("{w} W at utilisation {u}"), "finite power of at least 0 W"));
+            return Err(EngineError::invalid(
+                place,
+                format!("{w} W at utilisation {u}"),
+                "finite power of at least 0 W",
+            ));
         }
     }
     Ok(())

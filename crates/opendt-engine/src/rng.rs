@@ -128,7 +128,10 @@ mod tests {
             (Distribution::Weibull { alpha: 1.0, beta: 5.0 }, 5.0),
         ] {
             let found = mean(distribution);
-            assert!((found - expected).abs() < 0.04 * expected.abs().max(1.0), "{distribution:?}: {found} vs {expected}");
+            assert!(
+                (found - expected).abs() < 0.04 * expected.abs().max(1.0),
+                "{distribution:?}: {found} vs {expected}"
+            );
         }
     }
 

@@ -64,7 +64,13 @@ impl Simulation {
     }
 
     /// The best host for a task among those that pass all filters.
-    pub(crate) fn choose_host(&mut self, id: u32, filters: &[Filter], weighers: &[Weigher], subset: usize) -> Option<usize> {
+    pub(crate) fn choose_host(
+        &mut self,
+        id: u32,
+        filters: &[Filter],
+        weighers: &[Weigher],
+        subset: usize,
+    ) -> Option<usize> {
         let mut candidates = std::mem::take(&mut self.scratch.candidates);
         candidates.clear();
         self.find_candidates(id, filters, &mut candidates);
@@ -101,9 +107,12 @@ impl Simulation {
         let cores = data.cpu_count[task] as i32;
         match *filter {
             Filter::Compute => views.up[host],
-            Filter::VCpu { allocation_ratio } => {
-                over_committed(allocation_ratio, f64::from(views.core_count[host]), f64::from(views.free_cores[host]), f64::from(cores))
-            }
+            Filter::VCpu { allocation_ratio } => over_committed(
+                allocation_ratio,
+                f64::from(views.core_count[host]),
+                f64::from(views.free_cores[host]),
+                f64::from(cores),
+            ),
             Filter::Ram { allocation_ratio } => over_committed(
                 allocation_ratio,
                 views.memory_mib[host] as f64,
@@ -111,9 +120,7 @@ impl Simulation {
                 data.memory_mib[task] as f64,
             ),
             Filter::InstanceCount { limit } => i64::from(views.tasks[host]) < i64::from(limit),
-            Filter::VCpuCapacity => {
-                views.core_speed_mhz[host] >= data.cpu_capacity_mhz[task] / f64::from(cores.max(1))
-            }
+            Filter::VCpuCapacity => views.core_speed_mhz[host] >= data.cpu_capacity_mhz[task] / f64::from(cores.max(1)),
             Filter::VGpu { allocation_ratio } => {
                 let wanted = data.gpu_count.get(task).map_or(0.0, |&n| f64::from(n));
                 wanted == 0.0
@@ -205,7 +212,8 @@ impl Simulation {
             return true;
         }
         // Nothing runs, nothing will come back: waiting would be for ever. The reference waits.
-        let may_wait = live.state == TaskState::Queued && self.is_carbon_aware() && data.deferrable.get(task) == Some(&true);
+        let may_wait =
+            live.state == TaskState::Queued && self.is_carbon_aware() && data.deferrable.get(task) == Some(&true);
         self.s.counts.active == 0 && self.s.failures.hit.is_empty() && !may_wait
     }
 

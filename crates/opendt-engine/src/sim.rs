@@ -48,6 +48,7 @@ pub struct Simulation {
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     pub due: Vec<u32>,
+    pub due_slots: Vec<(u64, u32)>,
     pub demand: Vec<f64>,
     pub share: Vec<f64>,
     pub slots: Vec<u32>,
@@ -82,6 +83,7 @@ impl Simulation {
                 sequence: 0,
                 events: BinaryHeap::new(),
                 invocations: Vec::new(),
+                deadline_sequence: 0,
                 sample_interval_ms: None,
                 wake_pending: false,
                 submit_pending_ms: NEVER,
@@ -93,6 +95,7 @@ impl Simulation {
                 views: HostViews::default(),
                 calendar: HostQueue::new(0),
                 dirty: Vec::new(),
+                starting: Vec::new(),
                 slots: Vec::new(),
                 free_slots: Vec::new(),
                 live: Vec::new(),
@@ -106,6 +109,7 @@ impl Simulation {
                 failures: FailureState::default(),
                 placements: 0,
                 ended: false,
+                timers: None,
             },
             model: Arc::new(model),
             chunks: Vec::new(),
@@ -113,6 +117,9 @@ impl Simulation {
         };
         for (class, ordinal) in hosts {
             simulation.push_host(class, ordinal);
+        }
+        if simulation.memorizes() {
+            simulation.s.timers = Some(crate::timers::Timers::default());
         }
         simulation.start_clusters();
         simulation.start_failures();
@@ -235,9 +242,11 @@ impl Simulation {
 
     /// Whether no task is live or to come.
     pub fn nothing_left(&self) -> bool {
-        self.s.chunks.iter().zip(&self.chunks).all(|(state, chunk)| {
-            state.live == 0 && state.cursor as usize >= chunk.data.len()
-        })
+        self.s
+            .chunks
+            .iter()
+            .zip(&self.chunks)
+            .all(|(state, chunk)| state.live == 0 && state.cursor as usize >= chunk.data.len())
     }
 
     /// After a task ended: the closing sample and the end of a run, when it was the last.
@@ -281,20 +290,19 @@ impl Simulation {
     #[inline]
     fn run_engine<O: Observer>(&mut self, observer: &mut O) {
         let now = self.s.now;
-        if self.s.calendar.earliest() <= now {
-            let mut due = std::mem::take(&mut self.scratch.due);
-            self.s.calendar.take_due(now, &mut due);
-            for &host in &due {
-                self.progress_host(host as usize, observer);
-            }
-            due.clear();
-            self.scratch.due = due;
+        if self.s.calendar.earliest() <= now || self.s.timers.is_some() {
+            self.progress_due(now, observer);
         }
         self.update_carbon(observer);
-        while let Some(host) = self.s.dirty.pop() {
+        self.start_slots(observer);
+        let mut dirty = std::mem::take(&mut self.s.dirty);
+        for &host in &dirty {
             self.s.hosts[host as usize].dirty = false;
             self.refresh_host(host as usize, observer);
         }
+        dirty.clear();
+        dirty.append(&mut self.s.dirty);
+        self.s.dirty = dirty;
         self.update_supplies();
         let mut next = self.s.calendar.earliest();
         for cluster in &self.s.clusters {
@@ -350,9 +358,8 @@ impl Simulation {
             ..ChunkState::default()
         };
         let chunk = Chunk::new(workload);
-        let free = (0..self.chunks.len()).find(|&i| {
-            self.s.chunks[i].live == 0 && self.s.chunks[i].cursor as usize >= self.chunks[i].data.len()
-        });
+        let free = (0..self.chunks.len())
+            .find(|&i| self.s.chunks[i].live == 0 && self.s.chunks[i].cursor as usize >= self.chunks[i].data.len());
         match free {
             Some(index) => {
                 self.chunks[index] = chunk;
@@ -363,9 +370,26 @@ impl Simulation {
                 self.s.chunks.push(state);
             }
         }
+        if has_parents {
+            self.keep_order_of_ties();
+        }
         self.s.ended = false;
         self.arm_submission();
         Ok(())
+    }
+
+    /// From now on equal deadlines are met in the order of the reference.
+    fn keep_order_of_ties(&mut self) {
+        if self.s.timers.is_some() {
+            return;
+        }
+        let mut running: Vec<usize> = (0..self.s.hosts.len()).flat_map(|host| self.slots_of(host)).collect();
+        running.sort_by_key(|&slot| self.s.slots[slot].deadline_sequence);
+        let mut timers = crate::timers::Timers::default();
+        for slot in running {
+            timers.set(slot_owner(slot as u32), self.s.slots[slot].deadline_ms);
+        }
+        self.s.timers = Some(timers);
     }
 
     /// Schedules the next submission, unless an earlier one is pending.
@@ -486,6 +510,24 @@ impl Simulation {
         let removed = self.s.hosts.iter().filter(|h| h.status == HostStatus::Removed).count();
         (up as u32, (self.s.hosts.len() - up - removed) as u32)
     }
+}
+
+/// Clusters whose carbon has a timer; their owners come before those of slots.
+const CARBON_OWNERS: u32 = 64;
+
+/// Owner of a slot's timer.
+pub(crate) fn slot_owner(slot: u32) -> u32 {
+    CARBON_OWNERS + slot
+}
+
+/// Slot of an owner, unless it is a cluster.
+pub(crate) fn owned_slot(owner: u32) -> Option<u32> {
+    owner.checked_sub(CARBON_OWNERS)
+}
+
+/// Owner of the timer of a cluster's carbon.
+pub(crate) fn carbon_owner(cluster: usize) -> u32 {
+    (cluster as u32).min(CARBON_OWNERS - 1)
 }
 
 fn children_of(workload: &Workload) -> Children {

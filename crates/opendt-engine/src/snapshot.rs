@@ -76,13 +76,17 @@ impl Simulation {
     /// # Errors
     /// When the bytes are not a snapshot of this version, are damaged, or name a workload that is not known.
     pub fn restore(bytes: &[u8], known: &[Arc<Workload>]) -> Result<Self, EngineError> {
-        let body = bytes
-            .strip_prefix(MAGIC)
-            .ok_or_else(|| damaged(format!("{} bytes that are something else", bytes.len()), "a snapshot made by OpenDT"))?;
-        let (version, body) = body.split_first_chunk::<2>().ok_or_else(|| damaged("an end after the name", "a version"))?;
+        let body = bytes.strip_prefix(MAGIC).ok_or_else(|| {
+            damaged(format!("{} bytes that are something else", bytes.len()), "a snapshot made by OpenDT")
+        })?;
+        let (version, body) =
+            body.split_first_chunk::<2>().ok_or_else(|| damaged("an end after the name", "a version"))?;
         let version = u16::from_le_bytes(*version);
         if version != SNAPSHOT_VERSION {
-            return Err(damaged(format!("format {version}"), format!("format {SNAPSHOT_VERSION}; make the snapshot anew")));
+            return Err(damaged(
+                format!("format {version}"),
+                format!("format {SNAPSHOT_VERSION}; make the snapshot anew"),
+            ));
         }
         let record: Record = postcard::from_bytes(body).map_err(|e| damaged(e.to_string(), "an undamaged snapshot"))?;
         let chunks = match record.workloads {

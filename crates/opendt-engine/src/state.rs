@@ -131,6 +131,8 @@ pub struct Slot {
     pub overhead: bool,
     /// End of the present fragment, ms.
     pub deadline_ms: i64,
+    /// Number of the setting of the deadline: equal deadlines are met in the order in which they were set.
+    pub deadline_sequence: u64,
     /// Since when `remaining_*` holds and the demand has been what it is, ms.
     pub since_ms: i64,
     pub cpu_mhz: f64,
@@ -320,6 +322,8 @@ pub struct State {
     pub events: BinaryHeap<Reverse<Event>>,
     /// Pending engine invocations, the earliest last.
     pub invocations: Vec<(i64, u64)>,
+    /// Number of the last setting of a slot's deadline.
+    pub deadline_sequence: u64,
     pub sample_interval_ms: Option<i64>,
     pub wake_pending: bool,
     pub submit_pending_ms: i64,
@@ -334,6 +338,8 @@ pub struct State {
     #[serde(skip)]
     pub calendar: HostQueue,
     pub dirty: Vec<u32>,
+    /// Slots whose first fragment begins in this instant, in order of placement.
+    pub starting: Vec<u32>,
     pub slots: Vec<Slot>,
     pub free_slots: Vec<u32>,
     pub live: Vec<Live>,
@@ -347,4 +353,6 @@ pub struct State {
     pub failures: FailureState,
     pub placements: u64,
     pub ended: bool,
+    /// Order of equal deadlines, where it can reach a result; owners are slots and, from the top down, clusters.
+    pub timers: Option<crate::timers::Timers>,
 }

@@ -146,6 +146,7 @@ impl Simulation {
             started: false,
             overhead: false,
             deadline_ms: NEVER,
+            deadline_sequence: 0,
             since_ms: now,
             cpu_mhz: 0.0,
             cpu_supply_mhz: 0.0,
@@ -165,6 +166,7 @@ impl Simulation {
             gpu_supplied_mhz_ms: 0.0,
         });
         self.s.live[id as usize].slot = slot;
+        self.s.starting.push(slot);
         self.occupy(id, host, 1);
         self.s.counts.active += 1;
         self.s.counts.pending -= 1;
@@ -195,6 +197,7 @@ impl Simulation {
     /// Takes a running task off its host.
     fn leave_host(&mut self, id: u32) {
         let slot = self.s.live[id as usize].slot;
+        self.s.starting.retain(|&other| other != slot);
         let slot = self.detach_slot(slot);
         let host = slot.host as usize;
         self.occupy(id, host, -1);
@@ -366,8 +369,11 @@ impl Simulation {
         let left = |work: f64, supply: f64, demand: f64| {
             if demand > 0.0 { ((work - supply * dt) / demand).max(0.0) as i64 } else { 0 }
         };
-        left(slot.remaining_cpu, slot.cpu_supply_mhz, slot.cpu_mhz)
-            .max(left(slot.remaining_gpu, slot.gpu_supply_mhz, slot.gpu_mhz))
+        left(slot.remaining_cpu, slot.cpu_supply_mhz, slot.cpu_mhz).max(left(
+            slot.remaining_gpu,
+            slot.gpu_supply_mhz,
+            slot.gpu_mhz,
+        ))
     }
 
     /// Keeps what a slot has done, so that a restart goes on from here.
@@ -393,7 +399,8 @@ impl Simulation {
         let slot = &self.s.slots[index as usize];
         let interval = (slot.snapshot_interval_ms as f64 * checkpoint.interval_scaling) as i64;
         let last = slot.cursor == slot.stop && slot.injected.is_empty() && self.remainder(slot) == 0;
-        let (id, chunk, task) = (slot.live as usize, slot.chunk as usize, self.s.live[slot.live as usize].index as usize);
+        let (id, chunk, task) =
+            (slot.live as usize, slot.chunk as usize, self.s.live[slot.live as usize].index as usize);
         let slot = &mut self.s.slots[index as usize];
         slot.snapshot_interval_ms = interval;
         slot.snapshot_ms = now + interval + checkpoint.duration_ms;

@@ -112,7 +112,11 @@ fn output_options(
     let gpus_per_host = model.classes.iter().filter_map(|class| class.gpu.as_ref()).map(|gpu| gpu.count as usize).max();
     let known = |(name, columns): &(String, Option<Vec<String>>)| match OutputFile::from_name(name) {
         Some(file) => Ok((file, columns.clone())),
-        None => Err(FormatError::new(name.as_ref(), "a result file of no known name", "host, task, powerSource, battery or service")),
+        None => Err(FormatError::new(
+            name.as_ref(),
+            "a result file of no known name",
+            "host, task, powerSource, battery or service",
+        )),
     };
     Ok(OutputOptions {
         files: files.iter().map(known).collect::<Result<_, _>>()?,

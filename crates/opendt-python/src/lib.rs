@@ -23,8 +23,17 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("KNOTS", opendt_engine::series::KNOTS.to_vec())?;
     module.add("SNAPSHOT_VERSION", opendt_engine::snapshot::SNAPSHOT_VERSION)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
-    let names =
-        ["KNOTS", "SNAPSHOT_VERSION", "Simulation", "Workload", "read_carbon", "read_failures", "read_power", "read_workload", "simulate_to_files"];
+    let names = [
+        "KNOTS",
+        "SNAPSHOT_VERSION",
+        "Simulation",
+        "Workload",
+        "read_carbon",
+        "read_failures",
+        "read_power",
+        "read_workload",
+        "simulate_to_files",
+    ];
     module.add("__all__", names.to_vec())?;
     Ok(())
 }

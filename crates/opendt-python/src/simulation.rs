@@ -78,9 +78,7 @@ impl Simulation {
     #[pyo3(signature = (until_ms, progress=None))]
     fn advance(&mut self, py: Python<'_>, until_ms: i64, progress: Option<Py<PyAny>>) -> PyResult<()> {
         let (inner, recorder) = (&mut self.inner, &mut self.recorder);
-        let result = detached(py, progress, |go_on| {
-            inner.advance(until_ms, recorder, &mut || go_on(until_ms))
-        })?;
+        let result = detached(py, progress, |go_on| inner.advance(until_ms, recorder, &mut || go_on(until_ms)))?;
         result.map(drop).map_err(|error| errors::from_engine(py, error))
     }
 
@@ -123,9 +121,8 @@ impl Simulation {
     ) -> PyResult<()> {
         for (position, &task) in tasks.iter().enumerate() {
             let range = offset[position] as usize..offset[position + 1] as usize;
-            let work: Vec<Work> = range
-                .map(|i| Work { duration_ms: duration_ms[i], cpu_mhz: cpu_mhz[i], gpu_mhz: 0.0 })
-                .collect();
+            let work: Vec<Work> =
+                range.map(|i| Work { duration_ms: duration_ms[i], cpu_mhz: cpu_mhz[i], gpu_mhz: 0.0 }).collect();
             self.inner.replace_work(task, &work).map_err(|error| errors::from_engine(py, error))?;
         }
         Ok(())
@@ -267,8 +264,7 @@ impl Simulation {
     #[pyo3(signature = (data, workloads=Vec::new(), *, with_basis=false))]
     fn restore(py: Python<'_>, data: &[u8], workloads: Vec<PyRef<'_, Workload>>, with_basis: bool) -> PyResult<Self> {
         let known: Vec<_> = workloads.iter().map(|workload| Arc::clone(&workload.columns)).collect();
-        let inner =
-            opendt_engine::Simulation::restore(data, &known).map_err(|error| errors::from_engine(py, error))?;
+        let inner = opendt_engine::Simulation::restore(data, &known).map_err(|error| errors::from_engine(py, error))?;
         Ok(Simulation { inner, recorder: Recorder { series: Series::new(with_basis), results: Vec::new() } })
     }
 }

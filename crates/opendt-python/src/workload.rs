@@ -135,8 +135,12 @@ impl Workload {
     fn all_deferrable(&self, factor: i64) -> Self {
         let mut columns = (*self.columns).clone();
         columns.deferrable = vec![true; columns.len()];
-        columns.deadline_ms =
-            columns.submission_ms.iter().zip(&columns.duration_ms).map(|(time, length)| time + factor * length).collect();
+        columns.deadline_ms = columns
+            .submission_ms
+            .iter()
+            .zip(&columns.duration_ms)
+            .map(|(time, length)| time + factor * length)
+            .collect();
         Workload::new(columns, self.dropped_tasks)
     }
 
