@@ -51,6 +51,8 @@ pub struct Series {
     pub basis: Vec<f64>,
     /// Hosts that draw power, sample x class.
     pub class_hosts: Vec<f64>,
+    /// When the last of the fragments that run at a sample ends, ms: from then on an operator knows the basis.
+    pub basis_known_ms: Vec<i64>,
     scratch: Vec<f64>,
 }
 
@@ -110,6 +112,7 @@ impl Series {
         let basis = self.basis.len().saturating_sub(self.classes * KNOTS.len());
         let class_hosts = self.class_hosts.len().saturating_sub(self.classes);
         let (mut up, mut busy) = (0, 0);
+        let mut known_ms = state.now;
         for host in &state.hosts {
             if host.status == HostStatus::Removed {
                 continue;
@@ -126,10 +129,19 @@ impl Series {
             if self.with_basis {
                 self.class_hosts[class_hosts + class] += 1.0;
                 if host.slot_count > 0 {
+                    let mut slot = host.first_slot;
+                    while slot != crate::workload::NONE {
+                        let running = &state.slots[slot as usize];
+                        known_ms = known_ms.max(running.deadline_ms);
+                        slot = running.next;
+                    }
                     let row = &mut self.basis[basis + class * KNOTS.len()..][..KNOTS.len()];
                     add_hats(row, (host.demand_mhz / host.capacity_mhz).min(1.0));
                 }
             }
+        }
+        if self.with_basis {
+            self.basis_known_ms.push(known_ms);
         }
         self.hosts_up.push(up);
         self.hosts_busy.push(busy);

@@ -85,6 +85,7 @@ impl Simulation {
                 invocations: Vec::new(),
                 deadline_sequence: 0,
                 sample_interval_ms: None,
+                samples_settled: false,
                 wake_pending: false,
                 submit_pending_ms: NEVER,
                 conserve_work: false,
@@ -129,9 +130,11 @@ impl Simulation {
 
     /// Takes a sample at every multiple of `interval_ms`; `None` ends sampling.
     ///
+    /// A sample comes where the reference puts it among the changes of its instant, or, with `settled`, after all of them.
+    ///
     /// # Errors
     /// When the interval is not positive.
-    pub fn set_sampling(&mut self, interval_ms: Option<i64>) -> Result<(), EngineError> {
+    pub fn set_sampling(&mut self, interval_ms: Option<i64>, settled: bool) -> Result<(), EngineError> {
         if let Some(interval) = interval_ms
             && interval < 1
         {
@@ -141,7 +144,8 @@ impl Simulation {
         self.s.sample_interval_ms = interval_ms;
         if let Some(interval) = interval_ms {
             let next = self.s.now.div_euclid(interval) * interval + interval;
-            self.schedule(next, EventKind::Tick);
+            self.s.samples_settled = settled;
+            self.schedule_tick(next);
         }
         Ok(())
     }
@@ -233,7 +237,7 @@ impl Simulation {
             observer.sample(self, false);
         }
         if let Some(interval) = self.s.sample_interval_ms {
-            self.schedule(self.s.now + interval, EventKind::Tick);
+            self.schedule_tick(self.s.now + interval);
         }
         if self.nothing_left() {
             self.s.ended = true;
@@ -271,6 +275,12 @@ impl Simulation {
     pub(crate) fn schedule(&mut self, time: i64, kind: EventKind) {
         let sequence = self.next_sequence();
         self.s.events.push(Reverse(Event { time, sequence, kind }));
+    }
+
+    fn schedule_tick(&mut self, time: i64) {
+        let sequence = self.next_sequence();
+        let sequence = if self.s.samples_settled { sequence | LAST_IN_ITS_INSTANT } else { sequence };
+        self.s.events.push(Reverse(Event { time, sequence, kind: EventKind::Tick }));
     }
 
     /// Asks for an engine invocation now, unless one is pending.
@@ -511,6 +521,9 @@ impl Simulation {
         (up as u32, (self.s.hosts.len() - up - removed) as u32)
     }
 }
+
+/// Puts an event after all that are numbered as they come.
+const LAST_IN_ITS_INSTANT: u64 = 1 << 63;
 
 /// Clusters whose carbon has a timer; their owners come before those of slots.
 const CARBON_OWNERS: u32 = 64;

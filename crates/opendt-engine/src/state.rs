@@ -325,6 +325,8 @@ pub struct State {
     /// Number of the last setting of a slot's deadline.
     pub deadline_sequence: u64,
     pub sample_interval_ms: Option<i64>,
+    /// Samples come after all changes of their instant.
+    pub samples_settled: bool,
     pub wake_pending: bool,
     pub submit_pending_ms: i64,
     /// Work is conserved from here on, whatever the options say: set by a what-if.

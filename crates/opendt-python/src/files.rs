@@ -62,7 +62,7 @@ pub fn simulate_to_files<'py>(
     let columns = Arc::clone(&workload.columns);
     let mut simulation =
         opendt_engine::Simulation::new(&topology, &options).map_err(|error| errors::from_engine(py, error))?;
-    simulation.set_sampling(Some(interval_ms)).map_err(|error| errors::from_engine(py, error))?;
+    simulation.set_sampling(Some(interval_ms), false).map_err(|error| errors::from_engine(py, error))?;
     simulation.submit(columns).map_err(|error| errors::from_engine(py, error))?;
     let start_epoch_ms = options.start_epoch_ms;
     let written = match target {

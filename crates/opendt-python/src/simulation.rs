@@ -3,7 +3,7 @@
 use crate::errors;
 use crate::long_work::detached;
 use crate::workload::Workload;
-use numpy::{IntoPyArray, PyArrayMethods};
+use numpy::{IntoPyArray, PyArrayMethods, PyReadonlyArray1};
 use opendt_engine::change::{Change, Work};
 use opendt_engine::observe::TaskResult;
 use opendt_engine::series::{KNOTS, Recorder, Series, TaskKey};
@@ -29,19 +29,20 @@ fn parse<T: serde::de::DeserializeOwned>(py: Python<'_>, what: &str, json: &[u8]
 impl Simulation {
     /// From the JSON records of a topology and of options.
     #[new]
-    #[pyo3(signature = (topology_json, options_json, *, sample_interval_ms=None, with_basis=false))]
+    #[pyo3(signature = (topology_json, options_json, *, sample_interval_ms=None, settled=false, with_basis=false))]
     fn new(
         py: Python<'_>,
         topology_json: &[u8],
         options_json: &[u8],
         sample_interval_ms: Option<i64>,
+        settled: bool,
         with_basis: bool,
     ) -> PyResult<Self> {
         let topology: Topology = parse(py, "topology", topology_json)?;
         let options: Options = parse(py, "options", options_json)?;
         let mut inner =
             opendt_engine::Simulation::new(&topology, &options).map_err(|error| errors::from_engine(py, error))?;
-        inner.set_sampling(sample_interval_ms).map_err(|error| errors::from_engine(py, error))?;
+        inner.set_sampling(sample_interval_ms, settled).map_err(|error| errors::from_engine(py, error))?;
         Ok(Simulation { inner, recorder: Recorder { series: Series::new(with_basis), results: Vec::new() } })
     }
 
@@ -64,8 +65,9 @@ impl Simulation {
     }
 
     /// Samples at every multiple of the interval; `None` ends sampling.
-    fn set_sampling(&mut self, py: Python<'_>, interval_ms: Option<i64>) -> PyResult<()> {
-        self.inner.set_sampling(interval_ms).map_err(|error| errors::from_engine(py, error))
+    #[pyo3(signature = (interval_ms, *, settled=false))]
+    fn set_sampling(&mut self, py: Python<'_>, interval_ms: Option<i64>, settled: bool) -> PyResult<()> {
+        self.inner.set_sampling(interval_ms, settled).map_err(|error| errors::from_engine(py, error))
     }
 
     /// Gives the simulation more tasks.
@@ -114,11 +116,13 @@ impl Simulation {
     fn replace_work(
         &mut self,
         py: Python<'_>,
-        tasks: Vec<u32>,
-        offset: Vec<u32>,
-        duration_ms: Vec<i64>,
-        cpu_mhz: Vec<f64>,
+        tasks: PyReadonlyArray1<'_, u32>,
+        offset: PyReadonlyArray1<'_, u32>,
+        duration_ms: PyReadonlyArray1<'_, i64>,
+        cpu_mhz: PyReadonlyArray1<'_, f64>,
     ) -> PyResult<()> {
+        let (tasks, offset) = (tasks.as_array(), offset.as_array());
+        let (duration_ms, cpu_mhz) = (duration_ms.as_array(), cpu_mhz.as_array());
         for (position, &task) in tasks.iter().enumerate() {
             let range = offset[position] as usize..offset[position + 1] as usize;
             let work: Vec<Work> =
@@ -297,6 +301,7 @@ fn series_columns<'py>(py: Python<'py>, series: Series, clusters: usize) -> PyRe
     if series.with_basis {
         out.set_item("basis", series.basis.into_pyarray(py).reshape([n, series.classes, KNOTS.len()])?)?;
         out.set_item("class_hosts", series.class_hosts.into_pyarray(py).reshape([n, series.classes])?)?;
+        out.set_item("basis_known_ms", series.basis_known_ms.into_pyarray(py))?;
     }
     Ok(out)
 }

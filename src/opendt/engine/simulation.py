@@ -47,6 +47,8 @@ class Simulation:
         Policies, seed, start of time. Without them time 0 is the first submission of the first workload.
     sample_interval_ms : int, optional
         Record series at every multiple of this.
+    settled : bool
+        Samples come after all changes of their instant, not where the reference simulator puts them.
     with_basis : bool
         Record, at each sample, the sums of the basis functions of power curves (see `KNOTS`) over busy hosts.
 
@@ -77,18 +79,21 @@ class Simulation:
         options: Options | None = None,
         *,
         sample_interval_ms: int | None = None,
+        settled: bool = False,
         with_basis: bool = False,
     ) -> None:
         self._topology = topology
         self._options = options
-        self._sampling = (sample_interval_ms, with_basis)
+        self._sampling = (sample_interval_ms, settled, with_basis)
         self._engine: _Simulation | None = None if options is None else self._start(options)
 
     def _start(self, options: Options) -> _Simulation:
-        interval_ms, with_basis = self._sampling
+        interval_ms, settled, with_basis = self._sampling
         topology_json = self._topology.model_dump_json().encode()
         options_json = options.model_dump_json().encode()
-        return _Simulation(topology_json, options_json, sample_interval_ms=interval_ms, with_basis=with_basis)
+        return _Simulation(
+            topology_json, options_json, sample_interval_ms=interval_ms, settled=settled, with_basis=with_basis
+        )
 
     @property
     def engine(self) -> _Simulation:
@@ -178,12 +183,19 @@ class Simulation:
         records = ",".join(change.model_dump_json() for change in changes)
         self.engine.apply(f"[{records}]".encode())
 
-    def set_sampling(self, interval_ms: int | None) -> None:
-        """Record series at every multiple of the interval; None ends recording."""
-        self.engine.set_sampling(interval_ms)
+    def set_sampling(self, interval_ms: int | None, *, settled: bool = False) -> None:
+        """Record series at every multiple of the interval; None ends recording.
+
+        A sample comes where the reference simulator puts it among the changes of its instant; when `settled`, after them.
+        """
+        self.engine.set_sampling(interval_ms, settled=settled)
 
     def replace_work(
-        self, tasks: Sequence[int], offset: Sequence[int], duration_ms: Sequence[int], cpu_mhz: Sequence[float]
+        self,
+        tasks: NDArray[np.uint32],
+        offset: NDArray[np.uint32],
+        duration_ms: NDArray[np.int64],
+        cpu_mhz: NDArray[np.float64],
     ) -> None:
         """Replace what tasks (numbers of `tasks`) have left: pieces ``offset[i]`` to ``offset[i + 1]`` for the i-th."""
         self.engine.replace_work(tasks, offset, duration_ms, cpu_mhz)
@@ -204,7 +216,8 @@ class Simulation:
         dict
             ``time_ms`` (samples,); ``power_w``, ``energy_j``, ``emission_g``, ``intensity_g_per_kwh``, ``usage_mhz``,
             ``demand_mhz``, ``capacity_mhz`` (samples, clusters), of the grid and cumulative where a total; counts of
-            hosts and tasks (samples,); with a basis also ``basis`` (samples, classes, knots) and ``class_hosts``.
+            hosts and tasks (samples,); with a basis also ``basis`` (samples, classes, knots), ``class_hosts`` (samples,
+            classes) and ``basis_known_ms``, the moment from which an operator knows the basis (samples,).
         """
         return self.engine.take_series()
 
