@@ -10,10 +10,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from opendt.model.change import *  # noqa: F403  (each module says in __all__ what it gives)
     from opendt.model.errors import *  # noqa: F403  (each module says in __all__ what it gives)
     from opendt.model.options import *  # noqa: F403  (each module says in __all__ what it gives)
     from opendt.model.power import *  # noqa: F403  (each module says in __all__ what it gives)
     from opendt.model.slo import *  # noqa: F403  (each module says in __all__ what it gives)
+    from opendt.model.tasks import *  # noqa: F403  (each module says in __all__ what it gives)
     from opendt.model.topology import *  # noqa: F403  (each module says in __all__ what it gives)
     from opendt.model.units import *  # noqa: F403  (each module says in __all__ what it gives)
     from opendt.model.workload import *  # noqa: F403  (each module says in __all__ what it gives)
@@ -22,6 +24,12 @@ _NAMES: Final = {
     "errors": "EngineError FormatError InputError ModelError OpenDTError PastTimeError SnapshotError UnknownNameError",
     "units": "parse_data_mib parse_frequency_mhz parse_power_w parse_time_ms",
     "workload": "Workload",
+    "tasks": "workload_from_tasks",
+    "change": (
+        "AddHosts AllHosts CancelTask Change ClusterHosts ConserveWork DropFuture FailHosts GroupHosts Hosts "
+        "MigrateTask NamedHosts RemoveHosts RepairHosts ResizeHosts SetAllocation SetCarbon SetLink SetPowerCap "
+        "SetPowerModel SetRemainingWork ThrottleHosts Work"
+    ),
     "power": (
         "AsymptoticPower ConstantPower CubicPower CurvePower LinearPower MsePower PowerModel SqrtPower SquarePower"
     ),
