@@ -40,6 +40,8 @@ pub struct TaskResult {
     pub gpu_supplied_mhz_ms: f64,
     /// Time on hosts, ms.
     pub up_ms: i64,
+    /// Cores asked for.
+    pub cpu_count: u32,
 }
 
 /// Receives samples and results.

@@ -110,6 +110,7 @@ impl Simulation {
                 failures: FailureState::default(),
                 placements: 0,
                 ended: false,
+                closing: false,
                 timers: None,
             },
             model: Arc::new(model),
@@ -166,6 +167,7 @@ impl Simulation {
         if until_ms < self.s.now {
             return Err(EngineError::Past { asked_ms: until_ms, now_ms: self.s.now });
         }
+        self.s.closing = false;
         let mut instants = 0u32;
         while self.step(until_ms, observer) {
             instants += 1;
@@ -183,6 +185,8 @@ impl Simulation {
     pub fn run<O: Observer>(&mut self, observer: &mut O, go_on: &mut dyn FnMut() -> bool) -> bool {
         let mut instants = 0u32;
         let mut end = i64::MAX - 1;
+        self.s.closing = true;
+        self.s.ended = self.nothing_left() && self.s.sample_interval_ms.is_none();
         loop {
             if self.s.ended && end != self.s.now {
                 // What is due at the last instant still happens: a tick there repeats the closing sample.
@@ -239,7 +243,7 @@ impl Simulation {
         if let Some(interval) = self.s.sample_interval_ms {
             self.schedule_tick(self.s.now + interval);
         }
-        if self.nothing_left() {
+        if self.s.closing && self.nothing_left() {
             self.s.ended = true;
         }
     }
@@ -255,7 +259,7 @@ impl Simulation {
 
     /// After a task ended: the closing sample and the end of a run, when it was the last.
     pub(crate) fn note_end<O: Observer>(&mut self, observer: &mut O) {
-        if !self.nothing_left() {
+        if !self.s.closing || !self.nothing_left() {
             return;
         }
         let counts = self.s.counts;

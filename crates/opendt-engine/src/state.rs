@@ -355,6 +355,8 @@ pub struct State {
     pub failures: FailureState,
     pub placements: u64,
     pub ended: bool,
+    /// The present call runs to the end of all tasks and closes with a sample.
+    pub closing: bool,
     /// Order of equal deadlines, where it can reach a result; owners are slots and, from the top down, clusters.
     pub timers: Option<crate::timers::Timers>,
 }

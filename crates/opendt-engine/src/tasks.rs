@@ -312,6 +312,7 @@ impl Simulation {
             supplied_mhz_ms: live.supplied_mhz_ms,
             gpu_supplied_mhz_ms: live.gpu_supplied_mhz_ms,
             up_ms: live.up_ms,
+            cpu_count: self.chunks[live.chunk as usize].data.cpu_count[live.index as usize],
         };
         let chunk = live.chunk as usize;
         observer.task_ended(self, &result);
@@ -423,6 +424,17 @@ impl Simulation {
         slot.injected.insert(0, price);
         slot.deadline_ms = now;
         self.s.live[id].checkpoint_delay_ms += checkpoint.duration_ms;
+    }
+
+    /// Demand of the last fragment of a running task that has ended, MHz: all that an operator knows of its load.
+    pub fn known_demand_mhz(&self, id: u32) -> Option<f64> {
+        let live = &self.s.live[id as usize];
+        let slot = self.s.slots.get(live.slot as usize)?;
+        let data = &self.chunks[slot.chunk as usize].data;
+        let first = data.fragment_offset[live.index as usize];
+        // The cursor stands behind the fragment that runs now.
+        let ended = slot.cursor.checked_sub(2).filter(|&fragment| slot.started && fragment >= first)?;
+        Some(data.fragment_cpu_mhz.get(ended as usize))
     }
 
     /// Hosts that a name stands for: all for "", those of a cluster, or one.

@@ -237,6 +237,7 @@ impl Simulation {
         array!("submitted_ms", |&id| state.live[id].submitted_ms);
         array!("started_ms", |&id| state.live[id].scheduled_ms.unwrap_or(-1));
         array!("cpu_count", |id| i64::from(task(id).0.cpu_count[task(id).1]));
+        array!("known_mhz", |&id| self.inner.known_demand_mhz(id as u32).unwrap_or(f64::NAN));
         array!("cpu_mhz", |&id| {
             let slot = state.live[id].slot;
             if slot == NONE { 0.0 } else { state.slots[slot as usize].cpu_mhz }
@@ -326,6 +327,7 @@ fn result_columns<'py>(py: Python<'py>, results: Vec<(TaskKey, TaskResult)>) -> 
     column("started_ms", &|r| r.scheduled_ms.unwrap_or(-1))?;
     column("finished_ms", &|r| r.finished_ms.unwrap_or(-1))?;
     column("host", &|r| if r.host == NONE { -1 } else { i64::from(r.host) })?;
+    column("cpu_count", &|r| i64::from(r.cpu_count))?;
     column("failures", &|r| i64::from(r.failures))?;
     column("pauses", &|r| i64::from(r.pauses))?;
     column("scheduling_delay_ms", &|r| r.scheduling_delay_ms)?;
