@@ -4,12 +4,14 @@ use crate::errors;
 use crate::long_work::detached;
 use crate::workload::Workload;
 use numpy::{IntoPyArray, PyArray1};
+use opendt_engine::observe::{Observer, TaskResult};
 use opendt_engine::spec::{Options, Topology};
 use opendt_formats::FormatError;
 use opendt_formats::output::{ClusterPart, HostInfo, OutputFile, OutputOptions, OutputWriter, TaskTable};
 use opendt_formats::recorder::OutputRecorder;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -65,32 +67,55 @@ pub fn simulate_to_files<'py>(
     simulation.set_sampling(Some(interval_ms), false).map_err(|error| errors::from_engine(py, error))?;
     simulation.submit(columns).map_err(|error| errors::from_engine(py, error))?;
     let start_epoch_ms = options.start_epoch_ms;
+    let mut waits_ms = Vec::with_capacity(workload.columns.len());
+    let ended = Cell::new(0);
     let written = match target {
         Some(target) => {
             let output = output_options(&simulation, &files, workload, start_epoch_ms)
                 .map_err(|error| errors::from_format(py, error))?;
             let wanted: Vec<OutputFile> = output.files.iter().map(|(file, _)| *file).collect();
             let writer = OutputWriter::create(&target, &output).map_err(|error| errors::from_format(py, error))?;
-            let mut recorder = OutputRecorder::new(writer, &wanted, output.gpus_per_host, start_epoch_ms);
-            let run = &mut simulation;
+            let recorder = OutputRecorder::new(writer, &wanted, output.gpus_per_host, start_epoch_ms);
+            let (run, waits) = (&mut simulation, &mut waits_ms);
             let result = detached(py, progress, move |go_on| {
-                let mut total = 0;
-                let whole = run.run(&mut recorder, &mut || {
-                    total += 1;
-                    go_on(total)
-                });
-                if whole { recorder.finish() } else { Ok(()) }
+                let mut observer = WithWaits { inner: recorder, waits_ms: waits, ended: &ended };
+                let whole = run.run(&mut observer, &mut || go_on(ended.get()));
+                if whole { observer.inner.finish() } else { Ok(()) }
             })?;
             result.map_err(|error: FormatError| errors::from_format(py, error))
         }
         None => {
-            let run = &mut simulation;
-            detached(py, progress, move |go_on| run.run(&mut opendt_engine::Deaf, &mut || go_on(0)))?;
+            let (run, waits) = (&mut simulation, &mut waits_ms);
+            detached(py, progress, move |go_on| {
+                let mut observer = WithWaits { inner: opendt_engine::Deaf, waits_ms: waits, ended: &ended };
+                run.run(&mut observer, &mut || go_on(ended.get()))
+            })?;
             Ok(())
         }
     };
     written?;
-    totals(py, &simulation)
+    totals(py, &simulation, waits_ms)
+}
+
+/// Keeps the waits of the tasks that started, beside what another observer does.
+struct WithWaits<'a, O> {
+    inner: O,
+    waits_ms: &'a mut Vec<i64>,
+    ended: &'a Cell<i64>,
+}
+
+impl<O: Observer> Observer for WithWaits<'_, O> {
+    fn sample(&mut self, simulation: &opendt_engine::Simulation, closing: bool) {
+        self.inner.sample(simulation, closing);
+    }
+
+    fn task_ended(&mut self, simulation: &opendt_engine::Simulation, result: &TaskResult) {
+        self.ended.set(self.ended.get() + 1);
+        if result.scheduled_ms.is_some() {
+            self.waits_ms.push(result.scheduling_delay_ms);
+        }
+        self.inner.task_ended(simulation, result);
+    }
 }
 
 fn output_options(
@@ -139,7 +164,11 @@ fn output_options(
     })
 }
 
-fn totals<'py>(py: Python<'py>, simulation: &opendt_engine::Simulation) -> PyResult<Bound<'py, PyDict>> {
+fn totals<'py>(
+    py: Python<'py>,
+    simulation: &opendt_engine::Simulation,
+    mut waits_ms: Vec<i64>,
+) -> PyResult<Bound<'py, PyDict>> {
     let out = PyDict::new(py);
     let counts = simulation.counts();
     let mut load = Vec::new();
@@ -159,5 +188,11 @@ fn totals<'py>(py: Python<'py>, simulation: &opendt_engine::Simulation) -> PyRes
     out.set_item("energy_j", energy)?;
     out.set_item("emission_g", emission)?;
     out.set_item("mean_utilization_ratio", active / span)?;
+    let started = waits_ms.len();
+    out.set_item("mean_wait_ms", waits_ms.iter().map(|&wait| wait as f64).sum::<f64>() / started.max(1) as f64)?;
+    // The nearest rank: a wait that some task had.
+    let rank = (started * 95).div_ceil(100).saturating_sub(1);
+    let p95 = if started == 0 { 0 } else { *waits_ms.select_nth_unstable(rank).1 };
+    out.set_item("p95_wait_ms", p95)?;
     Ok(out)
 }

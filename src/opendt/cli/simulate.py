@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import json
-import sys
-from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+from opendt.cli.progress import stages, steps
 
+if TYPE_CHECKING:
     from opendt.engine.experiment import ScenarioResult
-    from opendt.formats.opendc import Experiment
 
 
 @click.command()
 @click.argument("experiment", required=False, type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder for the results [default: as stated there].")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Folder for the results [default: as stated there]."
+)
 @click.option("-p", "--parallel", type=click.IntRange(min=1), default=1, show_default=True, help="Scenarios at a time.")
 @click.option("--topology", type=click.Path(path_type=Path), help="Topology of a quick look, instead of EXPERIMENT.")
 @click.option("--workload", type=click.Path(path_type=Path), help="Workload folder of a quick look.")
 @click.option("--strict", is_flag=True, help="Refuse keys that the format does not have.")
-@click.option("--ram-ratio", type=float, default=1.5, show_default=True, help="Memory overcommitment of the prefabs.")
+@click.option(
+    "--ram-ratio",
+    type=click.FloatRange(min=0, max=1e6, min_open=True),
+    default=1.5,
+    show_default=True,
+    help="Memory overcommitment of the prefabs.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="No words but errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print the totals as JSON.")
 def command(
@@ -69,49 +75,74 @@ def _simulate_experiment(
     from opendt.formats.opendc import read_experiment
 
     experiment = read_experiment(file, strict=strict, ram_ratio=ram_ratio)
-    for warning in experiment.warnings:
+    for warning in experiment.warnings if not quiet else ():
         click.echo(f"Warning: {warning}", err=True)
     target = output if output is not None else Path(experiment.output_folder)
-    with _progress(experiment, quiet) as (on_result, tick):
-        return run_experiment(experiment, target, parallelism=parallel, on_result=on_result, progress=tick)
+    total = len(experiment.scenarios) * experiment.runs
+    done = 0
+    with steps(experiment.name, total, quiet) as step:
+
+        def count(_result: ScenarioResult) -> None:
+            nonlocal done
+            done += 1
+            if step is not None:
+                step()
+
+        try:
+            results = run_experiment(experiment, target, parallelism=parallel, on_result=count)
+        except KeyboardInterrupt:
+            kept = (
+                f"{done} of {total} runs are complete in {target / experiment.name}" if done else "nothing was written"
+            )
+            click.echo(f"stopped: {kept}", err=True)
+            raise
+    if not quiet:
+        click.echo(f"wrote {total} {'run' if total == 1 else 'runs'} to {target / experiment.name}", err=True)
+    return results
 
 
 def _simulate_pair(topology: Path, workload: Path, output: Path | None, strict: bool, quiet: bool) -> ScenarioResult:
     from opendt._engine import read_workload
+    from opendt.cli.words import duration
     from opendt.engine.experiment import ScenarioResult, run_scenario
-    from opendt.formats.opendc import read_topology
+    from opendt.formats.opendc_dialect import OpenDCReading
+    from opendt.formats.opendc_topology import read_topology
     from opendt.model.options import Options
 
-    read = read_topology(topology, strict=strict)
+    say = (lambda _words: None) if quiet else partial(click.echo, err=True)
+    reading = OpenDCReading(strict=strict)
+    read = read_topology(topology, reading=reading)
+    for warning in reading.warnings:
+        say(f"Warning: {warning}")
     tasks = read_workload(workload)
-    if tasks.dropped_tasks and not quiet:
-        click.echo(f"{tasks.dropped_tasks} tasks have no fragments and are left out", err=True)
+    if tasks.dropped_tasks:
+        say(f"{tasks.dropped_tasks} tasks have no fragments and are left out")
     files = dict.fromkeys(("host", "task", "powerSource", "battery", "service"))
     options = Options(start_epoch_ms=tasks.first_submission_ms)
-    totals = run_scenario(read, options, tasks, output, files=files if output else {}, interval_ms=300_000)
-    return ScenarioResult(scenario=0, seed=0, folder=str(output or ""), **totals)
-
-
-@contextmanager
-def _progress(
-    experiment: Experiment, quiet: bool
-) -> Iterator[tuple[Callable[[ScenarioResult], None] | None, Callable[[int], None] | None]]:
-    """Show a bar over the scenarios on a terminal, and nothing elsewhere."""
-    total = len(experiment.scenarios) * experiment.runs
-    if quiet or not sys.stderr.isatty():
-        yield None, None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(experiment.name, total=total)
-        yield lambda _result: bar.advance(task), None
+    with stages(quiet) as begin:
+        begin(f"{len(tasks):,} tasks on {read.host_count:,} hosts")
+        totals = run_scenario(read, options, tasks, output, files=files if output else {}, interval_ms=300_000)
+    result = ScenarioResult(scenario=0, seed=0, folder=str(output or ""), **totals)
+    say(f"simulated {len(tasks):,} tasks on {read.host_count:,} hosts for {duration(result.makespan_ms)}")
+    if output is not None:
+        say(f"wrote {', '.join(files)} to {output}")
+    return result
 
 
 def _print_table(results: list[ScenarioResult]) -> None:
-    header = ("scenario", "seed", "tasks", "completed", "terminated", "makespan", "energy", "carbon", "utilisation")
+    header = (
+        "scenario",
+        "seed",
+        "tasks",
+        "completed",
+        "terminated",
+        "makespan",
+        "mean wait",
+        "p95 wait",
+        "energy",
+        "carbon",
+        "utilisation",
+    )
     rows = [header, *(_row(result) for result in results)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     for row in rows:
@@ -119,14 +150,17 @@ def _print_table(results: list[ScenarioResult]) -> None:
 
 
 def _row(result: ScenarioResult) -> tuple[str, ...]:
-    hours = result.makespan_ms / 3_600_000
+    from opendt.cli.words import duration
+
     return (
         str(result.scenario),
         str(result.seed),
         str(result.tasks_total),
         str(result.tasks_completed),
         str(result.tasks_terminated),
-        f"{hours:.2f} h",
+        f"{result.makespan_ms / 3_600_000:.2f} h",
+        duration(result.mean_wait_ms),
+        duration(result.p95_wait_ms),
         f"{result.energy_j / 3.6e6:.3f} kWh",
         f"{result.emission_g / 1000:.3f} kg",
         f"{100 * result.mean_utilization_ratio:.1f} %",

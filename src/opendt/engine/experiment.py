@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import random
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any, Final
 
 from opendt._engine import Workload as EngineWorkload
 from opendt._engine import __version__ as engine_version
 from opendt._engine import read_workload, simulate_to_files
 from opendt.engine.simulation import to_engine
-from opendt.model.errors import ModelError
+from opendt.model.errors import FormatError, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +32,8 @@ _DEFERRAL_FACTOR: Final = 3
 class ScenarioResult:
     """Totals of one run of one scenario.
 
-    Times are ms, energy J from the grid, emission g CO2, the utilisation the mean over all hosts and the whole run.
+    Times are ms, energy J from the grid, emission g CO2, the utilisation the mean over all hosts and the whole run. Waits are
+    the times in the queue of the tasks that started, until their last start; `p95_wait_ms` is one that some task had.
     """
 
     scenario: int
@@ -44,6 +46,8 @@ class ScenarioResult:
     energy_j: float
     emission_g: float
     mean_utilization_ratio: float
+    mean_wait_ms: float
+    p95_wait_ms: int
 
 
 def run_scenario(
@@ -74,8 +78,8 @@ def run_scenario(
     Returns
     -------
     dict
-        Totals: makespan_ms, tasks_total, tasks_completed, tasks_terminated, energy_j, emission_g and
-        mean_utilization_ratio.
+        Totals: makespan_ms, tasks_total, tasks_completed, tasks_terminated, energy_j, emission_g,
+        mean_utilization_ratio, mean_wait_ms and p95_wait_ms.
     """
     return simulate_to_files(
         topology.model_dump_json().encode(),
@@ -100,34 +104,85 @@ def run_experiment(
 
     The tree is ``output/<name>/raw-output/<scenario>/seed=<k>/*.parquet`` with ``trackr.json`` beside ``raw-output``.
 
+    Parameters
+    ----------
+    experiment : Experiment
+        What is run.
+    output : Path
+        Where the tree goes.
+    parallelism : int
+        Runs at a time, each on a thread; the results are the same.
+    on_result : callable, optional
+        Called with each result as soon as its files are complete.
+    progress : callable, optional
+        Called about fifty times a second from the thread of each run.
+
     Raises
     ------
     FormatError
-        When a workload or trace cannot be read; scenarios that were complete stay.
+        When a workload or trace cannot be read, or the folder cannot be written; runs that were complete stay.
+    KeyboardInterrupt
+        On Ctrl-C; runs that were complete stay, of the others nothing does.
     """
     root = output / experiment.name
     workloads: dict[int, EngineWorkload] = {}
     sources = {id(scenario.workload): scenario.workload for scenario in experiment.scenarios}
     for key, source in sources.items():
         workloads[key] = _load(source, experiment.initial_seed)
-    for folder in ("raw-output", "simulation-analysis/power_draw", "simulation-analysis/carbon_emission"):
-        (root / folder).mkdir(parents=True, exist_ok=True)
+    _make_folders(root)
+    stop = Event()
+
+    def listen(now: int) -> None:
+        if stop.is_set():
+            raise _StoppedError
+        if progress is not None:
+            progress(now)
 
     def run(job: tuple[Scenario, int]) -> ScenarioResult:
         scenario, seed = job
-        result = _run_job(scenario, seed, workloads[id(scenario.workload)], root, progress)
+        result = _run_job(scenario, seed, workloads[id(scenario.workload)], root, listen)
         if on_result is not None:
             on_result(result)
         return result
 
     jobs = [(scenario, seed) for scenario in experiment.scenarios for seed in range(experiment.runs)]
-    if parallelism == 1:
-        results = [run(job) for job in jobs]
-    else:
-        with ThreadPoolExecutor(max_workers=parallelism) as pool:
-            results = list(pool.map(run, jobs))
+    results = [run(job) for job in jobs] if parallelism == 1 else _run_parallel(run, jobs, parallelism, stop)
     _write_tracker(experiment, root, results)
     return results
+
+
+class _StoppedError(Exception):
+    """Ends a run because another one failed or a person asked to stop."""
+
+
+def _run_parallel(
+    run: Callable[[tuple[Scenario, int]], ScenarioResult], jobs: list[tuple[Scenario, int]], threads: int, stop: Event
+) -> list[ScenarioResult]:
+    """Run jobs on threads; the first error, in the order of the jobs, or Ctrl-C ends them all at once."""
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        futures = [pool.submit(run, job) for job in jobs]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
+            # Signals reach the main thread alone: the runs hear of them through their progress.
+            stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+    errors = [future.exception() for future in futures if not future.cancelled()]
+    for error in errors:
+        if error is not None and not isinstance(error, _StoppedError):
+            raise error
+    return [future.result() for future in futures]
+
+
+def _make_folders(root: Path) -> None:
+    try:
+        for folder in ("raw-output", "simulation-analysis/power_draw", "simulation-analysis/carbon_emission"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        place = error.filename or root
+        reason = "a file" if isinstance(error, FileExistsError | NotADirectoryError) else error.strerror or str(error)
+        hint = "Choose another folder with -o."
+        raise FormatError(place, "", reason, "a folder that can be written", hint) from error
 
 
 def _run_job(
@@ -178,7 +233,7 @@ def _sample(workload: EngineWorkload, fraction: float, seed: int) -> EngineWorkl
     work = np.concatenate(([0.0], np.cumsum(columns["fragment_cpu_mhz"] * columns["fragment_duration_ms"] / 1000.0)))
     load = np.diff(work[columns["fragment_offset"]])
     order = list(range(len(load)))
-    random.Random(seed).shuffle(order)  # noqa: S311 - a draw that must repeat, not a secret
+    random.Random(seed).shuffle(order)
     enough = int(np.searchsorted(np.cumsum(load[order]), fraction * load.sum())) + 1
     return workload.select(sorted(order[:enough]))
 

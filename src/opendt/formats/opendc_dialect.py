@@ -126,6 +126,10 @@ class OpenDCReading(Reading):
             self._carbon[path] = read_carbon(path, reader=self.carbon_reader)
         return self._carbon[path]
 
+    def carbon_path(self, points: tuple[CarbonPoint, ...]) -> Path | None:
+        """Find the file that a trace was read from, which the model does not keep."""
+        return next((path for path, read in self._carbon.items() if read == points), None)
+
     def failures(self, cursor: Cursor, name: str) -> tuple[FailureEvent, ...]:
         """Read the failure trace that an experiment names."""
         path = self.existing(cursor, name)

@@ -1,4 +1,4 @@
-"""OpenDC topologies, in both dialects, to and from the model.
+"""OpenDC topologies, in both dialects, read into the model.
 
 Beyond OpenDC, both dialects may say: power model ``curve`` with ``utilization`` and ``power``; ``frequencyExponent``,
 ``embodiedCarbon`` (kg) and ``expectedLifetime`` (years) of a host; and ``links`` of ``from``, ``to``, ``latency``
@@ -11,7 +11,7 @@ Corrected here against the reference: a cluster's ``count`` is honoured in both 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from opendt.formats.json_cursor import Cursor, Keys
 from opendt.formats.opendc_dialect import (
@@ -24,6 +24,7 @@ from opendt.formats.opendc_dialect import (
     reference,
     unique,
 )
+from opendt.formats.opendc_topology_writer import topology_json, write_topology
 from opendt.model import topology as model
 from opendt.model.power import (
     AsymptoticPower,
@@ -327,112 +328,3 @@ def _battery_policy(cursor: Cursor) -> model.BatteryPolicy:
 
 def _whole_mib(size_mib: float) -> int:
     return min(int(size_mib), 2**63 - 1)
-
-
-def topology_json(topology: model.Topology, carbon_paths: dict[str, str] | None = None) -> dict[str, Any]:
-    """Show a topology in the runner dialect, with OpenDT's additions only where they say something.
-
-    Parameters
-    ----------
-    topology : Topology
-        What to show.
-    carbon_paths : dict of str to str, optional
-        Cluster name -> path of its carbon trace, which is not part of the file.
-    """
-    paths = carbon_paths or {}
-    shown: dict[str, Any] = {"clusters": [_cluster_json(c, paths.get(c.name)) for c in topology.clusters]}
-    if topology.links:
-        shown["links"] = [
-            {"from": link.from_, "to": link.to, "latency": f"{link.latency_ms!r} ms"}
-            | ({} if link.bandwidth_mib_per_s is None else {"bandwidth": link.bandwidth_mib_per_s})
-            for link in topology.links
-        ]
-    return shown
-
-
-def write_topology(topology: model.Topology, path: Path | str, carbon_paths: dict[str, str] | None = None) -> None:
-    """Write a topology in the runner dialect."""
-    import json
-
-    text = json.dumps(topology_json(topology, carbon_paths), indent=4, ensure_ascii=False)
-    Path(path).write_text(text + "\n", encoding="utf-8")
-
-
-def _cluster_json(cluster: model.Cluster, carbon_path: str | None) -> dict[str, Any]:
-    source: dict[str, Any] = {"name": cluster.power_source.name}
-    if cluster.power_source.max_power_w is not None:
-        source["maxPower"] = cluster.power_source.max_power_w
-    if carbon_path is not None:
-        source["carbonTracePath"] = carbon_path
-    shown = {"name": cluster.name, "hosts": [_host_json(group) for group in cluster.hosts], "powerSource": source}
-    if cluster.battery is not None:
-        shown["battery"] = _battery_json(cluster.battery)
-    return shown
-
-
-def _battery_json(battery: model.Battery) -> dict[str, Any]:
-    policy = {_camel(name): value for name, value in battery.policy.model_dump().items()}
-    return {
-        "name": battery.name,
-        "capacity": battery.capacity_kwh,
-        "chargingSpeed": battery.charging_w,
-        "initialCharge": battery.initial_charge_kwh,
-        "batteryPolicy": policy | {"type": _camel(battery.policy.type)},
-        "embodiedCarbon": battery.embodied_carbon_kg,
-        "expectedLifetime": battery.lifetime_years,
-    }
-
-
-def _host_json(group: model.HostGroup) -> dict[str, Any]:
-    arch = {} if group.arch is None else {"arch": group.arch}
-    shown: dict[str, Any] = {
-        "name": group.name,
-        "count": group.count,
-        "cpu": {"coreCount": group.core_count, "coreSpeed": group.core_speed_mhz} | arch,
-        "memory": {"memorySize": group.memory_mib},
-        "cpuPowerModel": _power_json(group.power_model),
-        "cpuDistributionPolicy": _sharing_json(group.cpu_sharing),
-    }
-    defaults = {"frequencyExponent": 2.0, "embodiedCarbon": 1000.0, "expectedLifetime": 5.0}
-    values = (group.frequency_exponent, group.embodied_carbon_kg, group.lifetime_years)
-    shown |= {name: value for (name, default), value in zip(defaults.items(), values, strict=True) if value != default}
-    if group.gpu is not None:
-        gpu = group.gpu
-        shown["gpu"] = {
-            "count": gpu.count,
-            "coreCount": gpu.core_count,
-            "coreSpeed": gpu.core_speed_mhz,
-            "memorySize": -1 if gpu.memory_mib is None else gpu.memory_mib,
-            "virtualizationOverHeadModel": {"type": gpu.overhead.type.upper()}
-            | ({"percentageOverhead": gpu.overhead.ratio} if isinstance(gpu.overhead, model.ConstantOverhead) else {}),
-        }
-        shown["gpuPowerModel"] = _power_json(gpu.power_model)
-        shown["gpuDistributionPolicy"] = _sharing_json(gpu.sharing)
-    return shown
-
-
-def _power_json(power: PowerModel) -> dict[str, Any]:
-    if isinstance(power, ConstantPower):
-        return {"modelType": "constant", "power": power.power_w}
-    if isinstance(power, CurvePower):
-        return {"modelType": "curve", "utilization": list(power.utilization), "power": list(power.power_w)}
-    shown: dict[str, Any] = {"modelType": power.type, "idlePower": power.idle_w, "maxPower": power.max_w}
-    if isinstance(power, MsePower):
-        shown["calibrationFactor"] = power.calibration_factor
-    elif isinstance(power, AsymptoticPower):
-        shown |= {"asymUtil": power.asym_util, "dvfs": power.dvfs}
-    return shown
-
-
-def _sharing_json(sharing: model.Sharing) -> dict[str, Any]:
-    shown: dict[str, Any] = {"type": sharing.type.upper()}
-    if isinstance(sharing, model.FixedShare):
-        shown["shareRatio"] = sharing.share_ratio
-    elif isinstance(sharing, model.BestEffort):
-        shown["updateIntervalLength"] = sharing.update_interval_ms
-    return shown
-
-
-def _camel(name: str) -> str:
-    head, *tail = name.split("_")
-    return head + "".join(word.capitalize() for word in tail)
