@@ -192,3 +192,41 @@ fn a_parent_without_fragments_counts_as_completed() {
     let loaded = read(&tasks, &fragments);
     assert_eq!((loaded.dropped_tasks, loaded.workload.parents), (1, vec![]));
 }
+
+#[test]
+fn columns_beyond_opendc() {
+    // By order of submission 10, 12, 11; the edge 10 -> 11 is named from both ends, its data by the child alone.
+    let tasks = tasks()
+        .set("optional binary pinned (STRING)", texts(["", "H01", "C02"]))
+        .set("optional double slowdown", Values::F64(vec![None, Some(2.5), Some(1.0)]))
+        .set("optional group parents", lists([&[], &[12, 10], &[10]]))
+        .set("optional group children", lists([&[11], &[], &[]]))
+        .set("optional group edge_mib", number_lists([&[], &[7.5, 0.5], &[3.0]]));
+    let workload = read(&tasks, &fragments()).workload;
+    assert_eq!(workload.pinned, ["", "C02", "H01"].map(Box::from));
+    assert_eq!(workload.slowdown, [1.0, 1.0, 2.5]);
+    assert_eq!((workload.parents_of(1), workload.parents_of(2)), ([0].as_slice(), [0, 1].as_slice()));
+    assert_eq!(workload.edge_mib, [3.0, 0.5, 7.5]);
+}
+
+#[test]
+fn the_data_of_a_dropped_parent_is_dropped() {
+    let tasks = tasks()
+        .set("optional group parents", lists([&[], &[12, 10], &[10]]))
+        .set("optional group edge_mib", number_lists([&[], &[7.5, 0.5], &[3.0]]));
+    let fragments = fragments().set("required int32 id", i32s([10, 11, 11, 11, 10]));
+    let workload = read(&tasks, &fragments).workload;
+    assert_eq!((workload.parents, workload.edge_mib), (vec![0], vec![0.5]));
+}
+
+#[test]
+fn columns_that_say_nothing_are_left_out() {
+    let tasks = tasks()
+        .set("optional binary pinned (STRING)", texts(["", "", ""]))
+        .set("optional double slowdown", f64s([1.0; 3]));
+    assert_eq!(read(&tasks, &fragments()).workload, expected());
+    let sends_nothing = tasks
+        .set("optional group parents", lists([&[], &[10], &[]]))
+        .set("optional group edge_mib", number_lists([&[], &[0.0], &[]]));
+    assert_eq!(read(&sends_nothing, &fragments()).workload.edge_mib, Vec::<f64>::new());
+}

@@ -232,3 +232,36 @@ fn damage_is_an_error_or_harmless_but_never_a_panic() {
         }
     }
 }
+
+#[test]
+fn bad_slowdowns_and_pins() {
+    for (value, word) in [(0.0, "0"), (-1.0, "-1"), (f64::NAN, "NaN"), (f64::INFINITY, "inf")] {
+        let tasks = tasks().set("optional double slowdown", f64s([1.0, value, 1.0]));
+        check(&error(&tasks, &fragments()), "tasks.parquet", "row 1, column slowdown", word, "factor above 0");
+    }
+    let tasks = tasks().set("required int32 pinned", i32s([0, 1, 0]));
+    check(&error(&tasks, &fragments()), "tasks.parquet", "column pinned", "INT32", "a column of text");
+}
+
+#[test]
+fn bad_data_on_edges() {
+    let parents = || tasks().set("optional group parents", lists([&[], &[10, 12], &[]]));
+    let one_for_two = parents().set("optional group edge_mib", number_lists([&[], &[1.0], &[]]));
+    check(
+        &error(&one_for_two, &fragments()),
+        "tasks.parquet",
+        "row 1, column edge_mib",
+        "1 numbers",
+        "2, one for each parent",
+    );
+    for (value, word) in [(-1.0, "-1"), (f64::NAN, "NaN"), (f64::INFINITY, "inf"), (1e300, "1000000")] {
+        let tasks = parents().set("optional group edge_mib", number_lists([&[], &[1.0, value], &[]]));
+        check(&error(&tasks, &fragments()), "tasks.parquet", "row 1, column edge_mib", word, "MiB from 0 to 1e15");
+    }
+    let whole = parents().set("optional group edge_mib", lists([&[], &[1, 2], &[]]));
+    check(&error(&whole, &fragments()), "tasks.parquet", "column edge_mib", "a list of INT32", "a list of numbers");
+    let flat = parents().set("optional double edge_mib", f64s([0.0, 1.0, 2.0]));
+    check(&error(&flat, &fragments()), "tasks.parquet", "column edge_mib", "DOUBLE", "a list of numbers");
+    let alone = tasks().set("optional group edge_mib", number_lists([&[], &[1.0], &[]]));
+    check(&error(&alone, &fragments()), "tasks.parquet", "", "without a column parents", "one for each parent");
+}

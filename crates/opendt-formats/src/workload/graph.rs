@@ -8,11 +8,21 @@ use crate::error::{FormatError, Result};
 /// Tasks named in the message about a cycle before it is cut.
 const NAMED_IN_CYCLE: usize = 12;
 
-/// Parents of each kept task, as indices into the order of kept tasks; both lists are empty without any.
+/// Parents of each kept task, as indices into the order of kept tasks; all lists are empty without any.
 #[derive(Debug, Default)]
 pub(super) struct Dependencies {
     pub parent_offset: Vec<u32>,
     pub parents: Vec<u32>,
+    /// Data sent over each edge of `parents`, MiB; empty when the file does not say it.
+    pub edge_mib: Vec<f64>,
+}
+
+/// A task that waits for another, and the data it gets from it.
+#[derive(Clone, Copy, Debug)]
+struct Edge {
+    child: u32,
+    parent: u32,
+    mib: f64,
 }
 
 impl Dependencies {
@@ -23,40 +33,46 @@ impl Dependencies {
         for (index, &row) in order.iter().enumerate() {
             index_of_row[row as usize] = index as u32;
         }
-        let mut edges: Vec<(u32, u32)> = Vec::new(); // (child, parent)
-        let mut add = |child: u32, parent: u32| {
+        let mut edges: Vec<Edge> = Vec::new();
+        let mut add = |child: u32, parent: u32, mib: f64| {
             let (child, parent) = (index_of_row[child as usize], index_of_row[parent as usize]);
             if child != u32::MAX && parent != u32::MAX {
-                edges.push((child, parent));
+                edges.push(Edge { child, parent, mib });
             }
         };
         if let Some(lists) = &rows.parents {
-            each_pair(rows, lists, "parents", path, &mut add)?;
+            let mib = |entry: usize| rows.edge_mib.as_ref().map_or(0.0, |data| data.values[entry]);
+            each_pair(rows, lists, "parents", path, |row, parent, entry| add(row, parent, mib(entry)))?;
         }
         if let Some(lists) = &rows.children {
-            each_pair(rows, lists, "children", path, |row, child| add(child, row))?;
+            each_pair(rows, lists, "children", path, |row, child, _| add(child, row, 0.0))?;
         }
         if edges.is_empty() {
             return Ok(Dependencies::default());
         }
-        edges.sort_unstable();
-        edges.dedup();
-        let dependencies = Dependencies::compress(&edges, order.len());
+        // An edge that is named twice, from both ends or in one list, counts once, with the most data that was named.
+        edges.sort_unstable_by(|a, b| (a.child, a.parent).cmp(&(b.child, b.parent)).then(b.mib.total_cmp(&a.mib)));
+        edges.dedup_by_key(|edge| (edge.child, edge.parent));
+        let dependencies = Dependencies::compress(&edges, order.len(), rows.edge_mib.is_some());
         match dependencies.find_cycle() {
             None => Ok(dependencies),
             Some(cycle) => Err(cycle_error(rows, order, &cycle, path)),
         }
     }
 
-    fn compress(edges: &[(u32, u32)], tasks: usize) -> Self {
+    fn compress(edges: &[Edge], tasks: usize, with_data: bool) -> Self {
         let mut parent_offset = vec![0u32; tasks + 1];
-        for &(child, _) in edges {
-            parent_offset[child as usize + 1] += 1;
+        for edge in edges {
+            parent_offset[edge.child as usize + 1] += 1;
         }
         for task in 0..tasks {
             parent_offset[task + 1] += parent_offset[task];
         }
-        Dependencies { parent_offset, parents: edges.iter().map(|edge| edge.1).collect() }
+        Dependencies {
+            parent_offset,
+            parents: edges.iter().map(|edge| edge.parent).collect(),
+            edge_mib: if with_data { edges.iter().map(|edge| edge.mib).collect() } else { Vec::new() },
+        }
     }
 
     fn parents_of(&self, task: u32) -> &[u32] {
@@ -101,12 +117,13 @@ impl Dependencies {
     }
 }
 
+/// Calls `pair` with the row of each list, the row that an entry of it names, and the entry.
 fn each_pair(
     rows: &TaskRows,
     lists: &IdLists,
     column: &str,
     path: &Path,
-    mut pair: impl FnMut(u32, u32),
+    mut pair: impl FnMut(u32, u32, usize),
 ) -> Result<()> {
     for row in 0..rows.len() {
         for entry in lists.offset[row]..lists.offset[row + 1] {
@@ -116,7 +133,7 @@ fn each_pair(
                     .at(format!("row {row} (task '{}'), column {column}", rows.ids.text(row)))
                     .hint("Add the task or take it out of the list."));
             };
-            pair(row as u32, other);
+            pair(row as u32, other, entry);
         }
     }
     Ok(())

@@ -34,7 +34,8 @@ pub struct LoadedWorkload {
 /// int32, int64 or text; times may be annotated with any unit (finer than a millisecond is rounded down) or be plain
 /// ms. `mem_capacity` is taken as kB and becomes `round(kB / 1000)` MiB, as in the reference. Optional columns: `name`,
 /// `gpu_count`, `gpu_capacity`, `parents`, `children` (their union counts), `deferrable` or `nature`, `deadline`; of
-/// fragments `gpu_usage`. Fragments of a task keep their order; tasks may interleave. A parent that was dropped counts
+/// fragments `gpu_usage`. Beyond OpenDC: `slowdown`, `pinned`, and `edge_mib` with a number for each entry of `parents`.
+/// Columns that say nothing are left out. Fragments of a task keep their order; tasks may interleave. A parent that was dropped counts
 /// as completed.
 ///
 /// # Errors
@@ -156,11 +157,11 @@ fn assemble(
         gpu_memory_mib: Vec::new(),
         deferrable: gather(&rows.deferrable, order),
         deadline_ms: gather(&rows.deadline_ms, order),
-        slowdown: Vec::new(),
-        pinned: Vec::new(),
+        slowdown: gather(&rows.slowdown, order),
+        pinned: gather(&rows.pinned, order),
         parent_offset: dependencies.parent_offset,
         parents: dependencies.parents,
-        edge_mib: Vec::new(),
+        edge_mib: dependencies.edge_mib,
         fragment_offset,
         fragment_duration_ms: values.duration_ms,
         fragment_cpu_mhz: values.cpu_mhz,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use opendt_engine::workload::TaskIds;
 use parquet::column::reader::get_typed_column_reader;
-use parquet::data_type::{ByteArrayType, DataType, Int32Type, Int64Type};
+use parquet::data_type::{ByteArrayType, DataType, DoubleType, FloatType, Int32Type, Int64Type};
 
 use crate::error::{FormatError, Result};
 use crate::kinds::{Kind, Rule};
@@ -18,10 +18,20 @@ pub(super) const MAX_MHZ: f64 = 1e15;
 /// Memory above this is a mistake of unit; sums over all tasks stay within `i64`.
 const MAX_KB: f64 = 1e15;
 
+/// Data on an edge above this is a mistake of unit.
+const MAX_MIB: f64 = 1e15;
+
 /// Identifiers of a list column: those of row `r` are `ids[offset[r]..offset[r + 1]]`.
 #[derive(Debug)]
 pub(super) struct IdLists {
     pub ids: TaskIds,
+    pub offset: Vec<usize>,
+}
+
+/// Numbers of a list column, bordered as [`IdLists`].
+#[derive(Debug)]
+pub(super) struct NumberLists {
+    pub values: Vec<f64>,
     pub offset: Vec<usize>,
 }
 
@@ -39,8 +49,12 @@ pub(super) struct TaskRows {
     pub gpu_capacity_mhz: Vec<f64>,
     pub deferrable: Vec<bool>,
     pub deadline_ms: Vec<i64>,
+    pub slowdown: Vec<f64>,
+    pub pinned: Vec<Box<str>>,
     pub parents: Option<IdLists>,
     pub children: Option<IdLists>,
+    /// Beside each parent, the data that comes from it.
+    pub edge_mib: Option<NumberLists>,
     by_int: HashMap<i64, u32>,
     by_text: HashMap<Box<str>, u32>,
 }
@@ -79,8 +93,10 @@ pub(super) fn read_task_rows(table: &Table) -> Result<TaskRows> {
     let (by_int, by_text) = index_ids(table, &ids)?;
     let submission_ms = table.need(&["submission_time", "submissionTime", "start_time"])?.numbers(&time_rule())?;
     let (gpu_count, gpu_capacity_mhz) = read_gpus(table)?;
+    let parents = read_lists(table, "parents")?;
+    let edge_mib = read_edges(table, parents.as_ref())?;
     Ok(TaskRows {
-        names: read_names(table)?,
+        names: read_words(table, "name")?,
         duration_ms: read_durations(table, &submission_ms)?,
         submission_ms,
         cpu_count: table.need(&["cpu_count", "cpuCount", "maxCores"])?.numbers(&count_rule(None))?,
@@ -90,8 +106,11 @@ pub(super) fn read_task_rows(table: &Table) -> Result<TaskRows> {
         gpu_capacity_mhz,
         deferrable: read_deferrable(table)?,
         deadline_ms: read_deadlines(table)?,
-        parents: read_lists(table, "parents")?,
+        slowdown: read_slowdowns(table)?,
+        pinned: read_words(table, "pinned")?,
+        parents,
         children: read_lists(table, "children")?,
+        edge_mib,
         ids,
         by_int,
         by_text,
@@ -198,9 +217,55 @@ fn read_gpus(table: &Table) -> Result<(Vec<u32>, Vec<f64>)> {
     Ok((counts, capacities))
 }
 
-fn read_names(table: &Table) -> Result<Vec<Box<str>>> {
-    let names = table.find(&["name"]).map_or_else(|| Ok(Vec::new()), |column| column.texts(Some("")))?;
-    Ok(if names.iter().all(|name| name.is_empty()) { Vec::new() } else { names })
+/// Text that a task may have; none when no task has any.
+fn read_words(table: &Table, name: &'static str) -> Result<Vec<Box<str>>> {
+    let words = table.find(&[name]).map_or_else(|| Ok(Vec::new()), |column| column.texts(Some("")))?;
+    Ok(if words.iter().all(|word| word.is_empty()) { Vec::new() } else { words })
+}
+
+/// Factors of exec formats; none when all are 1.
+fn read_slowdowns(table: &Table) -> Result<Vec<f64>> {
+    let Some(column) = table.find(&["slowdown"]) else { return Ok(Vec::new()) };
+    let factors = column.numbers(&Rule {
+        null: Some(1.0),
+        allows: |factor: f64| factor > 0.0 && factor.is_finite(),
+        expected: "a finite factor above 0",
+        hint: "Correct the value; 1 changes nothing.",
+    })?;
+    Ok(if factors.iter().all(|&factor| factor == 1.0) { Vec::new() } else { factors })
+}
+
+/// `edge_mib`: as many amounts of data as the task has parents; none when nothing is sent.
+fn read_edges(table: &Table, parents: Option<&IdLists>) -> Result<Option<NumberLists>> {
+    let Some(column) = table.find(&["edge_mib"]) else { return Ok(None) };
+    let expected = "a list of numbers, one for each parent";
+    let Some(parents) = parents else {
+        return Err(FormatError::new(&table.path, "a column edge_mib without a column parents", expected)
+            .hint("Add the parents or drop the column."));
+    };
+    if column.kind != Kind::List {
+        return Err(column.wrong_type(expected));
+    }
+    let lists = match Kind::of_values(column.descriptor()) {
+        Kind::F32 => read_list::<FloatType, _>(&column, |v| Ok(f64::from(*v)))?,
+        Kind::F64 => read_list::<DoubleType, _>(&column, |v| Ok(*v))?,
+        _ => return Err(column.wrong_type(expected)),
+    };
+    for row in 0..table.rows {
+        let data = &lists.values[lists.offset[row]..lists.offset[row + 1]];
+        let wanted = parents.offset[row + 1] - parents.offset[row];
+        if data.len() != wanted {
+            let found = format!("{} numbers", data.len());
+            let expected = format!("{wanted}, one for each parent");
+            return Err(table.error_at(row, column.name, found, expected).hint("Write 0 where nothing is sent."));
+        }
+        if let Some(bad) = data.iter().find(|mib| !(0.0..=MAX_MIB).contains(*mib)) {
+            let expected = "numbers of MiB from 0 to 1e15";
+            return Err(table.error_at(row, column.name, bad.to_string(), expected).hint("Correct the value."));
+        }
+    }
+    let used = lists.values.iter().any(|&mib| mib > 0.0);
+    Ok(used.then_some(NumberLists { values: lists.values, offset: lists.offset }))
 }
 
 /// `deferrable`, or in older versions `nature` with the word "deferrable".
@@ -227,16 +292,20 @@ fn read_lists(table: &Table, name: &'static str) -> Result<Option<IdLists>> {
         return Err(column.wrong_type("a list of identifiers"));
     }
     let lists = match Kind::of_values(column.descriptor()) {
-        Kind::I32 => read_list::<Int32Type, _>(&column, |v| Some(i64::from(*v)))?.ints(),
-        Kind::U32 => read_list::<Int32Type, _>(&column, |v| Some(i64::from(*v as u32)))?.ints(),
-        Kind::I64 { divisor: 1 } => read_list::<Int64Type, _>(&column, |v| Some(*v))?.ints(),
-        Kind::Text => {
-            read_list::<ByteArrayType, _>(&column, |v| std::str::from_utf8(v.data()).ok().map(Box::from))?.texts()
-        }
+        Kind::I32 => read_list::<Int32Type, _>(&column, |v| Ok(i64::from(*v)))?.ints(),
+        Kind::U32 => read_list::<Int32Type, _>(&column, |v| Ok(i64::from(*v as u32)))?.ints(),
+        Kind::I64 { divisor: 1 } => read_list::<Int64Type, _>(&column, |v| Ok(*v))?.ints(),
+        Kind::Text => read_list::<ByteArrayType, _>(&column, |v| {
+            std::str::from_utf8(v.data()).map(Box::from).map_err(|_| NotText)
+        })?
+        .texts(),
         _ => return Err(column.wrong_type("a list of identifiers as int32, int64 or text")),
     };
     Ok(Some(lists))
 }
+
+/// Bytes that are no text in UTF-8.
+struct NotText;
 
 struct RawLists<V> {
     values: Vec<V>,
@@ -255,7 +324,10 @@ impl RawLists<Box<str>> {
     }
 }
 
-fn read_list<T: DataType, V>(column: &Column<'_>, value_of: impl Fn(&T::T) -> Option<V>) -> Result<RawLists<V>> {
+fn read_list<T: DataType, V>(
+    column: &Column<'_>,
+    value_of: impl Fn(&T::T) -> std::result::Result<V, NotText>,
+) -> Result<RawLists<V>> {
     let max_level = column.descriptor().max_def_level();
     let element_optional = column.descriptor().self_type().is_optional();
     let mut lists = RawLists { values: Vec::new(), offset: Vec::new() };
@@ -272,14 +344,15 @@ fn read_list<T: DataType, V>(column: &Column<'_>, value_of: impl Fn(&T::T) -> Op
             }
             let row = lists.offset.len().saturating_sub(1);
             if level == max_level {
-                let value = values.next().and_then(&value_of).ok_or_else(|| {
+                let value = values.next().ok_or_else(|| column.table.damaged(format!("column {}", column.name)))?;
+                let value = value_of(value).map_err(|NotText| {
                     column.table.error_at(row, column.name, "bytes that are not UTF-8", "text in UTF-8")
                 })?;
                 lists.values.push(value);
             } else if element_optional && level == max_level - 1 {
                 return Err(column
                     .table
-                    .error_at(row, column.name, "a missing identifier (null) in the list", "identifiers of tasks")
+                    .error_at(row, column.name, "a missing value (null) in the list", "a value")
                     .hint("Leave it out of the list."));
             }
         }

@@ -47,6 +47,8 @@ pub enum Values {
     Text(Vec<Option<String>>),
     /// Lists of whole numbers.
     Lists(Vec<Vec<i32>>),
+    /// Lists of numbers.
+    NumberLists(Vec<Vec<f64>>),
 }
 
 pub fn i32s(values: impl IntoIterator<Item = i32>) -> Values {
@@ -71,6 +73,10 @@ pub fn texts<'a>(values: impl IntoIterator<Item = &'a str>) -> Values {
 
 pub fn lists<const N: usize>(values: [&[i32]; N]) -> Values {
     Values::Lists(values.iter().map(|list| list.to_vec()).collect())
+}
+
+pub fn number_lists<const N: usize>(values: [&[f64]; N]) -> Values {
+    Values::NumberLists(values.iter().map(|list| list.to_vec()).collect())
 }
 
 /// Columns of a file: Parquet's schema words for each, and its values.
@@ -115,14 +121,31 @@ impl Columns {
 
 fn field(schema: &str, values: &Values) -> String {
     match values {
-        Values::Lists(_) => {
-            format!(
-                "optional group {} (LIST) {{ repeated group list {{ optional int32 element; }} }} ",
-                name_of(schema)
-            )
-        }
+        Values::Lists(_) => list_field(schema, "int32"),
+        Values::NumberLists(_) => list_field(schema, "double"),
         _ => format!("{schema}; "),
     }
+}
+
+fn list_field(schema: &str, element: &str) -> String {
+    format!("optional group {} (LIST) {{ repeated group list {{ optional {element} element; }} }} ", name_of(schema))
+}
+
+/// All values of lists in a row, with the definition and repetition level of each entry.
+fn levels_of_lists<T: Copy>(lists: &[Vec<T>]) -> (Vec<T>, Vec<i16>, Vec<i16>) {
+    let (mut flat, mut present, mut repeated) = (Vec::new(), Vec::new(), Vec::new());
+    for list in lists {
+        if list.is_empty() {
+            present.push(1);
+            repeated.push(0);
+        }
+        for (place, value) in list.iter().enumerate() {
+            flat.push(*value);
+            present.push(3);
+            repeated.push(i16::from(place > 0));
+        }
+    }
+    (flat, present, repeated)
 }
 
 fn name_of(schema: &str) -> &str {
@@ -149,18 +172,11 @@ fn put(writer: &mut ColumnWriter<'_>, values: &Values, optional: bool) {
             flat!(writer, values, |v| ByteArray::from(v.as_str()));
         }
         (ColumnWriter::Int32ColumnWriter(writer), Values::Lists(lists)) => {
-            let (mut flat, mut present, mut repeated) = (Vec::new(), Vec::new(), Vec::new());
-            for list in lists {
-                if list.is_empty() {
-                    present.push(1);
-                    repeated.push(0);
-                }
-                for (place, value) in list.iter().enumerate() {
-                    flat.push(*value);
-                    present.push(3);
-                    repeated.push(i16::from(place > 0));
-                }
-            }
+            let (flat, present, repeated) = levels_of_lists(lists);
+            writer.write_batch(&flat, Some(&present), Some(&repeated)).unwrap();
+        }
+        (ColumnWriter::DoubleColumnWriter(writer), Values::NumberLists(lists)) => {
+            let (flat, present, repeated) = levels_of_lists(lists);
             writer.write_batch(&flat, Some(&present), Some(&repeated)).unwrap();
         }
         _ => panic!("the schema's type and the values' type differ"),
