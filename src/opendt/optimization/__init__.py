@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from opendt.optimization.base import Context, GroupState, Optimizer, TaskLoad
+    from opendt.optimization.base import Context, GroupState, Optimizer, SystemState, TaskLoad
     from opendt.optimization.effect import effect_of, simulate_effect
     from opendt.optimization.rule_based import RuleBasedOptimizer, rule_based_optimization
     from opendt.optimization.rules import RuleSettings
@@ -23,6 +23,7 @@ __all__ = [
     "RuleSettings",
     "Score",
     "SloStatus",
+    "SystemState",
     "TaskLoad",
     "check_slo",
     "effect_of",
@@ -32,7 +33,7 @@ __all__ = [
 ]
 
 _NAMES: Final = {
-    "base": "Context GroupState Optimizer TaskLoad",
+    "base": "Context GroupState Optimizer SystemState TaskLoad",
     "effect": "effect_of simulate_effect",
     "rule_based": "RuleBasedOptimizer rule_based_optimization",
     "rules": "RuleSettings",

@@ -35,7 +35,7 @@ from opendt.model.errors import ModelError, shown
 from opendt.model.proposal import Bounds, Proposal
 from opendt.model.slo import Slo
 from opendt.model.topology import Topology
-from opendt.optimization.base import Context, TaskLoad, groups_of_topology
+from opendt.optimization.base import Context, SystemState, TaskLoad, groups_of_topology
 from opendt.optimization.rules import RULES, Installed, RuleSettings, Statuses, worst_runtime
 from opendt.optimization.scoring import check_slo, score
 from opendt.twin.metrics import WindowMetrics
@@ -75,8 +75,8 @@ class RuleBasedOptimizer:
 
     def propose(self, context: Context) -> Proposal | None:
         """Propose what the most urgent rule that applies asks for; None to keep things as they are."""
-        for group in context.groups:
-            self._installed.setdefault((group.cluster, group.group), (group.core_count, group.core_speed_mhz))
+        if not self._installed:
+            self._look_at(context)
         statuses: Statuses = {
             status.name: status for status in check_slo(context.slo, context.metrics) if status.weight > 0
         }
@@ -92,6 +92,10 @@ class RuleBasedOptimizer:
                 return Proposal.of("rule_based", context.now_ms, name, draft.reason, draft.changes, bounds)
         return None
 
+    def _look_at(self, context: Context) -> None:
+        for group in context.groups:
+            self._installed.setdefault((group.cluster, group.group), (group.core_count, group.core_speed_mhz))
+
     def _is_cooling(self, rule: str, now_ms: int) -> bool:
         if self._said is None or now_ms - self._said.time_ms >= self.settings.cooldown_ms:
             return False
@@ -100,6 +104,7 @@ class RuleBasedOptimizer:
     def _bounds(self, context: Context) -> Bounds:
         if not context.groups:
             return Bounds(min_hosts=1)
+        self._look_at(context)
         installed = [self._installed[group.cluster, group.group] for group in context.groups]
         return Bounds(
             min_hosts=1,
@@ -154,7 +159,8 @@ def rule_based_optimization(
     )
     topology = None if current_topology is None else _read(Topology, current_topology, "current_topology")
     groups = () if topology is None else groups_of_topology(topology, metrics.hosts_busy or 0)
-    context = Context(now_ms=metrics.end_ms, slo=slo, metrics=metrics, groups=groups, load=load)
+    system = SystemState(groups=groups, load=load)
+    context = Context(now_ms=metrics.end_ms, slo=slo, metrics=metrics, source=system)
     proposal = RuleBasedOptimizer().propose(context)
     return {
         "action": "keep" if proposal is None else proposal.rule,

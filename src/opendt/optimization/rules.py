@@ -121,9 +121,11 @@ def light_scale_up(context: Context, statuses: Statuses, settings: RuleSettings,
 def massive_downscale(context: Context, statuses: Statuses, settings: RuleSettings, _: Installed) -> Draft | None:
     """Energy far above target: many fewer hosts, idle ones first."""
     energy = _exceeding(statuses.get("energy"), settings.massive_energy_excess_ratio)
+    if energy is None:
+        return None
     total = context.host_count or context.metrics.hosts_up or 0
     wanted = min(max(1, math.floor(settings.downscale_ratio * total)), total - 1)
-    if energy is None or wanted < 1 or settings.downscale_ratio == 0:
+    if wanted < 1 or settings.downscale_ratio == 0:
         return None
     if not context.groups:
         return Draft(f"{_words(energy)}: take {wanted} of {total} hosts away", (RemoveHosts(count=wanted),))
@@ -146,7 +148,7 @@ def lower_frequency(context: Context, statuses: Statuses, settings: RuleSettings
         return Draft(cut, (ThrottleHosts(speed_ratio=kept),)) if kept < 1 else None
     changes = []
     for group in context.groups:
-        _, installed_mhz = installed[group.cluster, group.group]
+        _, installed_mhz = installed.get((group.cluster, group.group), (group.core_count, group.core_speed_mhz))
         mhz = round(max(group.core_speed_mhz * kept, installed_mhz * settings.min_core_speed_ratio), 1)
         if mhz < group.core_speed_mhz:
             changes.append(ResizeHosts(hosts=_selector(group), core_speed_mhz=mhz))
@@ -201,7 +203,7 @@ def _more_cores(
 ) -> Draft | None:
     changes = []
     for group in context.groups:
-        installed_cores, _ = installed[group.cluster, group.group]
+        installed_cores, _ = installed.get((group.cluster, group.group), (group.core_count, group.core_speed_mhz))
         most = math.floor(installed_cores * settings.max_core_ratio)
         # The small deduction keeps 20 x 1.1 at 22: it is a little above that in floating point.
         cores = min(math.ceil(group.core_count * (1.0 + gain_ratio) - 1e-9), most)

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import pytest
+
+from opendt.model.change import GroupHosts, RemoveHosts, ThrottleHosts
+from opendt.model.errors import EngineError
+from opendt.twin.whatif import WhatIf, compare
+from tests.unit.optimization.small import MINUTE_MS, group, simulation
+
+HOUR_MS = 60 * MINUTE_MS
+
+
+def live():
+    sim = simulation([(0, 30, 4), (20, 30, 4)], group(count=3))
+    sim.advance(10 * MINUTE_MS)
+    return sim
+
+
+def test_an_idle_host_saves_what_it_draws_at_rest():
+    found = compare(live(), [RemoveHosts(count=1)], HOUR_MS)
+    saved = found.baseline.energy_kwh - found.changed.energy_kwh
+    assert saved == pytest.approx(0.1), "100 W for an hour"
+    assert (found.baseline.hosts_up, found.changed.hosts_up) == (3, 2)
+    assert found.changed.tasks_completed == found.baseline.tasks_completed == 2
+
+
+def test_a_slower_clock_costs_time_and_loses_no_work():
+    found = compare(live(), [ThrottleHosts(speed_ratio=0.5)], HOUR_MS)
+    # The running task has 20 minutes of work left and takes 40; the next one takes 60, from minute 20 to minute 80.
+    assert found.baseline.tasks_completed == 2
+    assert found.changed.tasks_completed == 1
+    assert found.changed.peak_power_kw == pytest.approx(0.3 + 2 * 0.1 * 0.25)
+
+
+def test_the_same_future_without_changes_is_equal():
+    found = compare(live(), [], HOUR_MS)
+    assert found.baseline == found.changed
+
+
+def test_the_live_twin_is_not_disturbed():
+    asked, alone = live(), live()
+    before = asked.snapshot()
+    compare(asked, [RemoveHosts(count=2, evict=True), ThrottleHosts(speed_ratio=0.3)], HOUR_MS)
+    assert asked.snapshot() == before
+    for sim in (asked, alone):
+        sim.run()
+    assert asked.energy_j == alone.energy_j
+    assert asked.take_results()["finished_ms"].tolist() == alone.take_results()["finished_ms"].tolist()
+    assert asked.take_series()["power_w"].tolist() == alone.take_series()["power_w"].tolist()
+
+
+def test_questions_share_the_future_without_changes():
+    sim = live()
+    question = WhatIf(sim, HOUR_MS)
+    first, second = question.compare([RemoveHosts(count=1)]), question.compare([ThrottleHosts(speed_ratio=0.5)])
+    assert first.baseline is second.baseline
+    assert second == compare(sim, [ThrottleHosts(speed_ratio=0.5)], HOUR_MS)
+
+
+def test_a_question_is_about_the_moment_it_was_asked():
+    sim = live()
+    question = WhatIf(sim, HOUR_MS)
+    sim.advance(40 * MINUTE_MS)
+    assert question.baseline == compare(live(), [], HOUR_MS).baseline
+
+
+def test_a_change_that_cannot_be_applied_is_refused():
+    with pytest.raises(EngineError, match="nowhere"):
+        compare(live(), [RemoveHosts(hosts=GroupHosts(group="nowhere"))], HOUR_MS)
+
+
+def test_a_horizon_must_lie_ahead():
+    with pytest.raises(ValueError, match="expected a positive time"):
+        WhatIf(live(), 0)
