@@ -171,6 +171,22 @@ impl Simulation {
             .sum()
     }
 
+    /// Hosts that draw power and hosts with tasks, a number of each class.
+    fn class_counts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let classes = self.inner.model().classes.len();
+        let (mut hosts, mut busy) = (vec![0.0; classes], vec![0.0; classes]);
+        for host in &self.inner.state().hosts {
+            if host.status != HostStatus::Removed {
+                hosts[host.class as usize] += 1.0;
+                busy[host.class as usize] += f64::from(u8::from(host.slot_count > 0));
+            }
+        }
+        let out = PyDict::new(py);
+        out.set_item("hosts", hosts.into_pyarray(py))?;
+        out.set_item("busy", busy.into_pyarray(py))?;
+        Ok(out)
+    }
+
     /// Hosts as they are now.
     fn hosts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let state = self.inner.state();

@@ -204,6 +204,10 @@ class Simulation:
         """Columns of all hosts as they are now: name, cluster, group, status, tasks, power_w, energy_j and more."""
         return self.engine.hosts()
 
+    def class_counts(self) -> dict[str, NDArray[np.float64]]:
+        """Hosts that draw power (``hosts``) and hosts with tasks (``busy``), a number of each host class."""
+        return self.engine.class_counts()
+
     def tasks(self) -> dict[str, Any]:
         """Columns of the tasks that are in the system now: number, id, state, host, times, demand."""
         return self.engine.tasks()

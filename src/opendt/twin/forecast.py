@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from opendt.twin.live import Load
     from opendt.twin.settings import CalibrationSettings
 
-__all__ = ["BlindForecaster", "Forecast", "KnownForecaster", "hour_forecaster", "window_forecaster"]
+__all__ = ["BlindForecaster", "Forecast", "KnownForecaster", "hour_forecaster", "scaled_band", "window_forecaster"]
 
 _HOUR_MS: Final = 3_600_000
 _REFERENCE_TICK_MS: Final = 30_000
@@ -59,7 +59,7 @@ class Forecast:
     upper_w: NDArray[np.float64]
 
 
-def _scaled(band: BandSettings, tick_ms: int, interval_ms: int) -> BandSettings:
+def scaled_band(band: BandSettings, tick_ms: int, interval_ms: int) -> BandSettings:
     """Fit the groups of leads, stated for 30 s ticks, to other ticks and another interval."""
     ticks = interval_ms // tick_ms
     ratio = ticks / band.lead_edges[-1]
@@ -121,7 +121,7 @@ class KnownForecaster:
         self.kind = kind
         self.interval_ms = interval_ms
         self.calibrator = GuardedCalibrator(classes, _tick_settings(settings, tick_ms))
-        self.band = AdaptiveBand(_scaled(band, tick_ms, interval_ms))
+        self.band = AdaptiveBand(scaled_band(band, tick_ms, interval_ms))
         self._outcomes = _Outcomes(interval_ms // tick_ms)
 
     def observe(self, load: Load, measured_w: NDArray[np.float64]) -> None:
@@ -175,7 +175,7 @@ class BlindForecaster:
         self._hour = PowerCalibrator(classes, _tick_settings(HOUR_AHEAD, tick_ms))
         self._short = PowerCalibrator(classes, _tick_settings(FIVE_MINUTES_AHEAD, tick_ms))
         self._leads = _HOUR_MS // tick_ms
-        self.band = AdaptiveBand(_scaled(BLIND_HOUR_BAND, tick_ms, _HOUR_MS))
+        self.band = AdaptiveBand(scaled_band(BLIND_HOUR_BAND, tick_ms, _HOUR_MS))
         edges = self.band.settings.lead_edges
         self.mixture = ExpertMixture(len(EXPERTS), replace(MIXTURE_DEFAULTS, lead_edges=edges))
         self._outcomes = _Outcomes(self._leads)
@@ -212,6 +212,12 @@ class BlindForecaster:
         self._hour.update(features, hosts, measured_w)
         self._short.update(features, hosts, measured_w)
         self._known.extend(features[-_KNOWN_TICKS:])
+
+    def spread_w(self, futures: Sequence[Load]) -> NDArray[np.float64]:
+        """Standard deviation of power over sampled futures, shape (ticks,), W, priced by what is known."""
+        power_w = [self._hour.predict(load.features, load.hosts_up).mean_w for load in futures]
+        spread: NDArray[np.float64] = np.std(np.stack(power_w), axis=0)
+        return spread
 
     def issue(
         self,

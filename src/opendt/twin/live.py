@@ -140,6 +140,11 @@ class LiveTwin:
         future.advance(self.now_ms + horizon_ms)
         return load_of(future.take_series())
 
+    def class_counts(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Hosts that draw power, and those that hold a task, now; a number of each class."""
+        now = self.simulation.class_counts()
+        return now["hosts"], now["busy"]
+
     def adopt_curves(self, curves: Sequence[tuple[Sequence[float], Sequence[float]]]) -> None:
         """Let the engine use learned power curves, one of each class: (utilisations, watts of one host)."""
         groups = [group.name for cluster in self.topology.clusters for group in cluster.hosts]
