@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from opendt.cli.parameters import PositiveNumber
 from opendt.cli.progress import stages
 from opendt.cli.words import facts
 
@@ -48,7 +49,7 @@ class _Wish:
 @click.option("--to", type=click.Choice(_TARGETS), help="Format of TARGET [default: see above].")
 @click.option(
     "--core-speed-mhz",
-    type=click.FloatRange(min=0, max=1e6, min_open=True),
+    type=PositiveNumber(),
     default=2000.0,
     show_default=True,
     help="Speed that turns cores into MHz where SOURCE does not say it.",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from opendt.cli.parameters import PositiveNumber
 from opendt.cli.progress import stages, steps
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option("--strict", is_flag=True, help="Refuse keys that the format does not have.")
 @click.option(
     "--ram-ratio",
-    type=click.FloatRange(min=0, max=1e6, min_open=True),
+    type=PositiveNumber(),
     default=1.5,
     show_default=True,
     help="Memory overcommitment of the prefabs.",
@@ -109,7 +109,10 @@ def _simulate_pair(topology: Path, workload: Path, output: Path | None, strict: 
     from opendt.formats.opendc_topology import read_topology
     from opendt.model.options import Options
 
-    say = (lambda _words: None) if quiet else partial(click.echo, err=True)
+    def say(words: str) -> None:
+        if not quiet:
+            click.echo(words, err=True)
+
     reading = OpenDCReading(strict=strict)
     read = read_topology(topology, reading=reading)
     for warning in reading.warnings:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Event
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["ScenarioResult", "run_experiment", "run_scenario"]
 
 _DEFERRAL_FACTOR: Final = 3
+_ANALYSES: Final = ("power_draw", "carbon_emission")
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,6 @@ def run_experiment(
     sources = {id(scenario.workload): scenario.workload for scenario in experiment.scenarios}
     for key, source in sources.items():
         workloads[key] = _load(source, experiment.initial_seed)
-    _make_folders(root)
     stop = Event()
 
     def listen(now: int) -> None:
@@ -146,8 +148,9 @@ def run_experiment(
         return result
 
     jobs = [(scenario, seed) for scenario in experiment.scenarios for seed in range(experiment.runs)]
-    results = [run(job) for job in jobs] if parallelism == 1 else _run_parallel(run, jobs, parallelism, stop)
-    _write_tracker(experiment, root, results)
+    with _folders(root):
+        results = [run(job) for job in jobs] if parallelism == 1 else _run_parallel(run, jobs, parallelism, stop)
+        _write_tracker(experiment, root, results)
     return results
 
 
@@ -174,15 +177,26 @@ def _run_parallel(
     return [future.result() for future in futures]
 
 
-def _make_folders(root: Path) -> None:
+@contextmanager
+def _folders(root: Path) -> Iterator[None]:
+    """Make the folders of the tree; after an error, those that stayed empty are removed."""
+    folders = [root / name for name in ("raw-output", *(f"simulation-analysis/{name}" for name in _ANALYSES))]
+    made = [above for folder in folders for above in (folder, *folder.parents) if not above.exists()]
     try:
-        for folder in ("raw-output", "simulation-analysis/power_draw", "simulation-analysis/carbon_emission"):
-            (root / folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        place = error.filename or root
-        reason = "a file" if isinstance(error, FileExistsError | NotADirectoryError) else error.strerror or str(error)
-        hint = "Choose another folder with -o."
-        raise FormatError(place, "", reason, "a folder that can be written", hint) from error
+        try:
+            for folder in folders:
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            is_file = isinstance(error, FileExistsError | NotADirectoryError)
+            reason = "a file" if is_file else error.strerror or str(error)
+            hint = "Choose another folder with -o."
+            raise FormatError(error.filename or root, "", reason, "a folder that can be written", hint) from error
+        yield
+    except BaseException:
+        for folder in sorted(made, key=lambda path: len(path.parts), reverse=True):
+            with suppress(OSError):  # not empty: it holds runs that were complete
+                folder.rmdir()
+        raise
 
 
 def _run_job(
