@@ -8,8 +8,10 @@ never written.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Event
 from typing import TYPE_CHECKING
 
 from opendt.model.change import ConserveWork
@@ -75,15 +77,39 @@ class WhatIf:
         return self._ahead(fork)
 
     def compare(self, changes: Sequence[Change]) -> Comparison:
-        """Simulate the horizon without and with changes; raises as `changed`."""
-        changed = self.changed(changes)
-        return Comparison(baseline=self.baseline, changed=changed)
+        """Simulate the horizon without and with changes, both at once; raises as `changed`."""
+        if self._baseline is not None:
+            return Comparison(baseline=self._baseline, changed=self.changed(changes))
+        stop = Event()
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            baseline = pool.submit(self._ahead, self._present.fork(), _until(stop))
+            try:
+                changed = self.changed(changes)
+                self._baseline = baseline.result()
+            except BaseException:  # Ctrl-C too, which only this thread hears
+                stop.set()
+                raise
+        return Comparison(baseline=self._baseline, changed=changed)
 
-    def _ahead(self, fork: Simulation) -> WindowMetrics:
-        fork.advance(self._until_ms)
+    def _ahead(self, fork: Simulation, progress: Callable[[int], None] | None = None) -> WindowMetrics:
+        fork.advance(self._until_ms, progress)
         return window_metrics(
             fork.take_series(), fork.take_results(), start=self._start, end=Totals.of(fork), tasks=fork.tasks()
         )
+
+
+class _StoppedError(Exception):
+    """Ends a simulation whose result nobody waits for any more."""
+
+
+def _until(stop: Event) -> Callable[[int], None]:
+    """Give a progress callback that ends the run when `stop` is set."""
+
+    def progress(_now_ms: int) -> None:
+        if stop.is_set():
+            raise _StoppedError
+
+    return progress
 
 
 def compare(live: Simulation, changes: Sequence[Change], horizon_ms: int) -> Comparison:

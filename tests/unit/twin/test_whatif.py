@@ -69,6 +69,13 @@ def test_a_change_that_cannot_be_applied_is_refused():
         compare(live(), [RemoveHosts(hosts=GroupHosts(group="nowhere"))], HOUR_MS)
 
 
+def test_after_a_refused_change_the_next_question_is_answered():
+    question = WhatIf(live(), HOUR_MS)
+    with pytest.raises(EngineError):
+        question.compare([RemoveHosts(hosts=GroupHosts(group="nowhere"))])
+    assert question.compare([]) == compare(live(), [], HOUR_MS)
+
+
 def test_a_horizon_must_lie_ahead():
     with pytest.raises(ValueError, match="expected a positive time"):
         WhatIf(live(), 0)
