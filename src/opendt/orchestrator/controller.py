@@ -1,5 +1,7 @@
-"""The loop of the twin. Each turn: a window closes, the twin advances, what was measured meets what was predicted, the twin
-learns, the window is scored, changes are proposed and simulated, and the next forecasts are issued.
+"""The loop of the twin.
+
+Each turn: a window closes, the twin advances, what was measured meets what was predicted, the twin learns, the window is scored,
+changes are proposed and simulated, and the next forecasts are issued.
 """
 
 from __future__ import annotations
@@ -122,9 +124,7 @@ class OpenDTOrchestrator:
         self.settings = settings or Settings()
         self.journal = Journal()
         tick_ms = environment.source.tick_ms
-        self.twin = LiveTwin(
-            environment.topology, environment.workload, tick_ms=tick_ms, seed=self.settings.seed
-        )
+        self.twin = LiveTwin(environment.topology, environment.workload, tick_ms=tick_ms, seed=self.settings.seed)
         classes = self.twin.classes
         self.hour = hour_forecaster(classes, tick_ms)
         self.window = window_forecaster(classes, tick_ms, self.settings.window_ms)

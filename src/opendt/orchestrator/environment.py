@@ -127,7 +127,9 @@ def replay(folder: Path) -> Environment:
     measured = read_power(power_file)
     timestamp_ms = np.asarray(measured.timestamp_ms, np.int64)
     if not len(timestamp_ms):
-        raise FormatError(power_file, "", "no readings", "measured power over time", "Replay needs something to compare with.")
+        raise FormatError(
+            power_file, "", "no readings", "measured power over time", "Replay needs something to compare with."
+        )
     order = np.argsort(timestamp_ms, kind="stable")
     source = _Recorded(timestamp_ms[order], np.asarray(measured.power_w, float)[order], _tick_ms(timestamp_ms[order]))
     names = ("tasks.parquet", "fragments.parquet", "topology.json", "consumption.parquet", "carbon.parquet")

@@ -70,7 +70,8 @@ class Outcome:
             return np.concatenate([np.empty(0), *(getattr(forecast, name) for forecast in of_kind)])
 
         target_ms = column("target_ms").astype(np.int64)
-        kept = target_ms <= self.orchestrator.environment.source.end_ms
+        last_ms = min(self.orchestrator.environment.source.end_ms, self.measured_time_ms[-1]) if count else 0
+        kept = target_ms <= last_ms
         return Predictions(
             issued_ms=issued_ms[kept],
             target_ms=target_ms[kept],

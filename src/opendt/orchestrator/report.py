@@ -164,14 +164,20 @@ def _change_words(change: Any) -> str:
     if isinstance(hosts, dict):
         names = hosts.get("names")
         where = f" {len(names)} hosts" if names else f" {hosts.get('group') or hosts.get('cluster') or 'all hosts'}"
-    rest = ", ".join(f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in record.items())
+    rest = ", ".join(
+        f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in record.items()
+    )
     return f"{kind}{where}" + (f": {rest}" if rest else "")
 
 
 def _event_row(kind: str, event: Any, tick_ms: int) -> EventRow:
     time_ms = event.tick * tick_ms
     if isinstance(event, DriftEvent):
-        words = ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in event.as_dict().items() if name != "tick")
+        words = ", ".join(
+            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in event.as_dict().items()
+            if name != "tick"
+        )
         return EventRow(time_ms=time_ms, kind="drift", text=f"Calibration of the {kind} forecast: {words}")
     text = (
         f"Calibration of the {kind} forecast went back to its curves of hour {event.to_tick * tick_ms / 3.6e6:.0f}: "

@@ -9,8 +9,6 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from opendt.engine.simulation import Simulation, to_engine
 from opendt.model.change import GroupHosts, SetPowerModel
 from opendt.model.options import Options
@@ -20,6 +18,7 @@ from opendt.twin.curve import KNOTS, HostClass
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from opendt.engine.simulation import EngineWorkload
