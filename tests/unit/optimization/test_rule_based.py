@@ -8,7 +8,7 @@ from opendt.model.change import AddHosts, GroupHosts, NamedHosts, RemoveHosts, R
 from opendt.model.errors import ModelError
 from opendt.model.proposal import Proposal
 from opendt.model.slo import Slo
-from opendt.optimization.base import Context, GroupState, SystemState, TaskLoad
+from opendt.optimization.base import Context, GroupState, SystemState, TaskLoad, groups_of_topology
 from opendt.optimization.effect import simulate_effect
 from opendt.optimization.rule_based import RuleBasedOptimizer, rule_based_optimization
 from opendt.optimization.rules import RULES, RuleSettings
@@ -304,6 +304,18 @@ def test_failed_and_removed_hosts_are_not_in_service():
     assert not nodes.intact
     sim.apply(AddHosts(cluster="c", group=group(name="new", count=2)))
     assert [one.group for one in SystemState.of(sim).groups] == ["node", "new"]
+
+
+def test_groups_of_one_name_in_two_clusters_are_told_apart():
+    from opendt.engine import Simulation
+    from opendt.model.topology import Cluster, Topology
+
+    twins = Topology(clusters=tuple(Cluster(name=name, hosts=(group(count=2),)) for name in ("a", "b")))
+    live = SystemState.of(Simulation(twins)).groups
+    read = groups_of_topology(twins, hosts_busy=0)
+    for groups in (live, read):
+        assert [(one.cluster, one.unique) for one in groups] == [("a", False), ("b", False)]
+    assert [one.idle for one in live] == [one.idle for one in read] == [("node", "node-0"), ("node-1", "node-2")]
 
 
 # From dicts to a dict.

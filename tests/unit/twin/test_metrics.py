@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from opendt.model.change import CancelTask
 from opendt.twin.metrics import Totals, percentile_95, window_metrics
 from tests.unit.optimization.small import MINUTE_MS, group, simulation
 
@@ -59,6 +60,15 @@ def test_waits_and_slowdowns_of_a_queue():
     assert second.task_slowdown_p95_ratio == 1.0, "only the first one has finished"
     assert third.task_slowdown_p95_ratio == pytest.approx(2.0, abs=0.01)
     assert third.task_wait_p95_s is None, "none has started in this window"
+
+
+def test_a_task_that_was_given_up_has_no_slowdown():
+    sim = simulation([(0, 60, 4)])
+    start = Totals.of(sim)
+    sim.advance(5 * MINUTE_MS)
+    sim.apply(CancelTask(task="0"))
+    window = window_metrics(sim.take_series(), sim.take_results(), start=start, end=Totals.of(sim), tasks=sim.tasks())
+    assert (window.task_slowdown_p95_ratio, window.tasks_completed) == (None, 0)
 
 
 def test_a_task_is_counted_in_the_window_it_starts_in_also_when_it_runs_on():

@@ -4,8 +4,9 @@ import pytest
 
 from opendt.model.change import GroupHosts, RemoveHosts, ThrottleHosts
 from opendt.model.errors import EngineError
+from opendt.model.tasks import workload_from_tasks
 from opendt.twin.whatif import WhatIf, compare
-from tests.unit.optimization.small import MINUTE_MS, group, simulation
+from tests.unit.optimization.small import CORE_MHZ, MINUTE_MS, group, simulation
 
 HOUR_MS = 60 * MINUTE_MS
 
@@ -30,6 +31,16 @@ def test_a_slower_clock_costs_time_and_loses_no_work():
     assert found.baseline.tasks_completed == 2
     assert found.changed.tasks_completed == 1
     assert found.changed.peak_power_kw == pytest.approx(0.3 + 2 * 0.1 * 0.25)
+
+
+def test_both_sides_conserve_work_whatever_the_trace_ran_with():
+    # 10 minutes of twice what the host can give: the live twin loses half of the work, a what-if takes 20 minutes for it.
+    sim = simulation([(30, 1, 1)], group(count=1))
+    sim.submit(workload_from_tasks([{"id": 9, "cpu_count": 4, "fragments": [(10 * MINUTE_MS, 8 * CORE_MHZ)]}]))
+    found = compare(sim, [], 15 * MINUTE_MS)
+    assert (found.baseline.tasks_active, found.changed.tasks_active) == (1, 1)
+    sim.advance(15 * MINUTE_MS)
+    assert sim.counts["active"] == 0
 
 
 def test_the_same_future_without_changes_is_equal():
