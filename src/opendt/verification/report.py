@@ -41,15 +41,30 @@ __all__ = ["ReportData", "render_report", "write_report"]
 
 _KIND: Final = re.compile(r"[a-z][a-z0-9_]*")  # kinds become names in the page
 _SECTIONS: Final = (
-    ("forecast", "Predicted and measured", "What the twin said would happen, drawn under what then did."),
-    ("error", "Error", "How far off each kind of forecast was, beside the rival that costs nothing."),
-    ("coverage", "Coverage", "A 90 % band should hold nine points in ten: not fewer, and not more."),
-    ("learned", "What the twin learned", "The power curve of each host class, as the engine uses it from now on."),
-    ("energy", "Energy and carbon", "What the run used, and what that meant for the climate."),
-    ("load", "Utilisation and tasks", "What the datacenter was busy with."),
-    ("slo", "Objectives", "Which targets held, and when they did not."),
-    ("proposals", "Proposals", "What would make it better, each tried on a fork of the twin before it is said."),
-    ("events", "Drift and rollback", "Where measured power left what had been learned, and what the twin did."),
+    ("forecast", "Forecasts", "Predicted and measured", "What the twin said would happen, drawn with what then did."),
+    ("error", "Error", "Error", "How far off each kind of forecast was, beside the rival that costs nothing."),
+    ("coverage", "Coverage", "Coverage", "A 90 % band should hold nine points in ten: not fewer, and not more."),
+    (
+        "learned",
+        "Learned",
+        "What the twin learned",
+        "The power curve of each host class, as the engine uses it from now on.",
+    ),
+    ("energy", "Energy", "Energy and carbon", "What the run used, and what that meant for the climate."),
+    ("load", "Load", "Utilisation and tasks", "What the datacenter was busy with."),
+    ("slo", "Objectives", "Objectives", "Which targets held, and when they did not."),
+    (
+        "proposals",
+        "Proposals",
+        "Proposals",
+        "What would make it better, each tried on a fork of the twin before it is said.",
+    ),
+    (
+        "events",
+        "Events",
+        "Drift and rollback",
+        "Where measured power left what had been learned, and what the twin did.",
+    ),
 )
 
 
@@ -87,10 +102,10 @@ def render_report(data: ReportData) -> str:
         "events": events_section(data) if data.events else "",
     }
     shown = [section for section in _SECTIONS if bodies[section[0]]]
-    links = "".join(f'<a href="#{key}">{escape(title)}</a>' for key, title, _ in shown)
+    links = "".join(f'<a href="#{key}">{escape(short)}</a>' for key, short, _, _ in shown)
     sections = "".join(
         f'<section id="{key}"><div class="head"><h2>{escape(title)}</h2><p>{escape(line)}</p></div>{bodies[key]}</section>'
-        for key, title, line in shown
+        for key, _, title, line in shown
     )
     own = files("opendt.verification")
     style, script = (own.joinpath(name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
@@ -118,7 +133,9 @@ def _check(data: ReportData) -> None:
         for name in ("issued_ms", "power_w", "lower_w", "upper_w", "persistence_w"):
             found, wanted = getattr(predictions, name).shape, predictions.target_ms.shape
             if found != wanted or not wanted[0]:
-                raise ModelError(f"report: kinds[{kind!r}].{name}", f"shape {found}", f"shape {wanted}, as target_ms, not empty")
+                raise ModelError(
+                    f"report: kinds[{kind!r}].{name}", f"shape {found}", f"shape {wanted}, as target_ms, not empty"
+                )
 
 
 # -------------------------------------------------------------------------------------------------------------- headline
@@ -163,9 +180,12 @@ def _cards(data: ReportData) -> str:
     else:
         cards.append(_card("Energy", number(energy_kwh), "kWh measured", ""))
     if data.slo_rows:
-        met, checked = (sum(counts) for counts in zip(*((r.met_windows, r.checked_windows) for r in data.slo_rows), strict=True))
-        whole = sum(row.checked_windows > 0 and row.met_windows == row.checked_windows for row in data.slo_rows)
-        words = f"{whole} of {len(data.slo_rows)} held in every window"
+        met, checked = (
+            sum(counts) for counts in zip(*((r.met_windows, r.checked_windows) for r in data.slo_rows), strict=True)
+        )
+        judged = [row for row in data.slo_rows if row.checked_windows]
+        whole = sum(row.met_windows == row.checked_windows for row in judged)
+        words = f"{whole} of {len(judged)} held in every window"
         cards.append(_card("Objectives", percent(met / checked if checked else None), "of checks met", words))
     speed = data.end_ms / 1000 / data.wall_s if data.wall_s > 0 else float("nan")
     days = number(data.end_ms / 86_400_000, 1).removesuffix(".0")
@@ -198,7 +218,8 @@ def _error_card(title: str, score: ForecastScore, worst: float) -> str:
 def _coverage_card(data: ReportData) -> str:
     score = next(iter(data.scores.values()))
     others = ", ".join(
-        f"{kind_title(kind, data.window_ms).lower()} {percent(one.coverage_ratio)}" for kind, one in list(data.scores.items())[1:]
+        f"{kind_title(kind, data.window_ms).lower()} {percent(one.coverage_ratio)}"
+        for kind, one in list(data.scores.items())[1:]
     )
     return _card("Inside the 90 % band", percent(score.coverage_ratio), "of points", others)
 
@@ -211,7 +232,9 @@ def _footer(data: ReportData) -> str:
     for fact in data.facts:
         line = f"<div><dt>{escape(fact.name)}</dt><dd>{escape(fact.value)}</dd></div>"
         groups.setdefault(fact.group, []).append(line)
-    lists = "".join(f"<section><h3>{escape(name)}</h3><dl>{''.join(lines)}</dl></section>" for name, lines in groups.items())
+    lists = "".join(
+        f"<section><h3>{escape(name)}</h3><dl>{''.join(lines)}</dl></section>" for name, lines in groups.items()
+    )
     return (
         f'<footer><h2>How this was made</h2><div class="facts">{lists}</div><p class="note">Errors are pointwise, without any search '
         "for a lag, and every prediction was made before its power was seen. This file needs no network and no script.</p></footer>"

@@ -75,7 +75,9 @@ class Chart:
         self._reading = ""
         self._below = ""
 
-    def line(self, x: ArrayLike, y: ArrayLike, style: str, label: str = "", *, kind: str = "", dash: bool = False) -> None:
+    def line(
+        self, x: ArrayLike, y: ArrayLike, style: str, label: str = "", *, kind: str = "", dash: bool = False
+    ) -> None:
         """Draw a line; it breaks at NaN. `kind` ties a layer to a kind of forecast that the reader can choose."""
         name = f"l {style}{' dash' if dash else ''}"
         self._layers.append(f'<path class="{name}{_kind(kind)}" d="{_path(*self._places(x, y))}"/>')
@@ -179,10 +181,13 @@ class Chart:
     def html(self) -> str:
         """The whole figure."""
         title, note = escape(self._title), f'<p class="note">{escape(self._note)}</p>' if self._note else ""
-        legend = f'<ul class="legend">{"".join(self._legend)}</ul>' if self._legend else ""
+        legend = (
+            f'<ul class="legend">{"".join(self._legend)}</ul>' if len(self._legend) > 1 else ""
+        )  # one series is named by the title
         x_ticks = "".join(
             f'<span style="left:{_percent(self._x.share(t.value))}"{_minor(t.minor)}>{escape(t.label)}</span>'
             for t in self._x.ticks
+            if t.label
         )
         y_ticks = "".join(
             f'<span style="top:{_percent(1 - self._y.share(t.value))}">{escape(t.label)}</span>' for t in self._y.ticks
@@ -199,7 +204,7 @@ class Chart:
 
     def _grid(self) -> str:
         rows = "".join(f"M0 {self._place(t.value, self._y, _HEIGHT, flip=True)}H{_WIDTH}" for t in self._y.ticks)
-        columns = "".join(f"M{self._place(t.value, self._x, _WIDTH)} 0V{_HEIGHT}" for t in self._x.ticks)
+        columns = "".join(f"M{self._place(t.value, self._x, _WIDTH)} 0V{_HEIGHT}" for t in self._x.ticks if t.rule)
         return f'<path class="l grid" d="{rows}"/><path class="l grid faint" d="{columns}"/>'
 
     def _name(self, style: str, label: str, mark: Mark, kind: str = "") -> None:

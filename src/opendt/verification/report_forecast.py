@@ -33,7 +33,7 @@ def kind_title(kind: str, window_ms: int) -> str:
     """Name a kind of forecast in words."""
     titles = {
         "hour": "One hour ahead",
-        "window": f"{number(window_ms / 60_000)} minutes ahead",
+        "window": f"{_minutes(window_ms).capitalize()} ahead",
         "blind_hour": "One hour ahead, blind",
     }
     return titles.get(kind, kind.replace("_", " ").capitalize())
@@ -42,12 +42,16 @@ def kind_title(kind: str, window_ms: int) -> str:
 def _kind_note(kind: str, window_ms: int) -> str:
     notes = {
         "hour": "Made at each full hour for the hour that follows, knowing the work that will run but no power after that moment.",
-        "window": f"Made every {number(window_ms / 60_000)} minutes for the window that follows, knowing the work that will run but no "
+        "window": f"Made every {_minutes(window_ms)} for the window that follows, knowing the work that will run but no "
         "power after that moment.",
         "blind_hour": "Made at each full hour for the hour that follows, knowing only what an operator knows then: requests, what has "
         "run and what was measured, no durations and no work to come.",
     }
     return notes.get(kind, "")
+
+
+def _minutes(window_ms: int) -> str:
+    return "five minutes" if window_ms == 300_000 else f"{number(window_ms / 60_000)} minutes"
 
 
 def _days(data: ReportData) -> range:
@@ -67,11 +71,13 @@ def forecast_section(data: ReportData) -> str:
     choices = _choices("Kind of forecast", "kind", [(kind, kind_title(kind, data.window_ms)) for kind in kinds])
     choices += _choices("Days", "span", spans)
     notes = "".join(f'<p class="k k-{kind} note">{escape(_kind_note(kind, data.window_ms))}</p>' for kind in kinds)
-    power = round_axis(*_power_range(data), unit="kW", factor=0.001)
+    power = round_axis(*_power_range(data), unit="kW", factor=0.001, count=6)
     panels = [f'<div class="panel p-all">{_power_chart(data, calendar, power, 0, data.end_ms, _WEEK_BUCKETS)}</div>']
     for day in _days(data):
         low, high = day * DAY_MS, (day + 1) * DAY_MS
-        panels.append(f'<div class="panel p-{day}">{_power_chart(data, calendar, power, low, high, _DAY_BUCKETS)}</div>')
+        panels.append(
+            f'<div class="panel p-{day}">{_power_chart(data, calendar, power, low, high, _DAY_BUCKETS)}</div>'
+        )
     return (
         f"<style>{_picker_rules(kinds, [span for span, _ in spans])}</style>{inputs}"
         f'<div class="tools">{choices}</div><div class="panels">{notes}{"".join(panels)}</div>'
@@ -93,7 +99,9 @@ def _picker_rules(kinds: list[str], spans: list[str]) -> str:
     rules = []
     for name in [f"kind-{kind}" for kind in kinds] + [f"span-{span}" for span in spans]:
         rules.append(f"#{name}:checked~.tools label[for={name}]{{background:var(--ink);color:var(--paper)}}")
-        rules.append(f"#{name}:focus-visible~.tools label[for={name}]{{outline:2px solid var(--accent);outline-offset:2px}}")
+        rules.append(
+            f"#{name}:focus-visible~.tools label[for={name}]{{outline:2px solid var(--accent);outline-offset:2px}}"
+        )
     rules += [f"#kind-{kind}:checked~.panels .k:not(.k-{kind}){{display:none}}" for kind in kinds]
     hidden = "".join(f"#span-{span}:checked~.panels .panel:not(.p-{span}){{display:none}}" for span in spans)
     return "".join(rules) + f"@media screen{{{hidden}}}"
@@ -103,7 +111,11 @@ def _power_range(data: ReportData) -> tuple[float, float]:
     """Range that holds what was measured and predicted; the widest hundredth of the bands may be cut."""
     ends = [data.measured_w[np.isfinite(data.measured_w)]]
     for predictions in data.kinds.values():
-        ends += [predictions.power_w, np.quantile(predictions.lower_w, [0.005]), np.quantile(predictions.upper_w, [0.995])]
+        ends += [
+            predictions.power_w,
+            np.quantile(predictions.lower_w, [0.005]),
+            np.quantile(predictions.upper_w, [0.995]),
+        ]
     values = np.concatenate(ends)
     return float(values.min()), float(values.max())
 
@@ -115,15 +127,18 @@ def _power_chart(data: ReportData, calendar: Calendar, power: Axis, low: int, hi
     middle = low + (np.arange(buckets) + 0.5) * (high - low) / buckets
     measured = bucket_means(data.measured_time_ms, data.measured_w, low, high, buckets)
     readings = [Reading("Measured", measured)]
+    drawn = []  # bands, then the measured power, then the forecasts: the thin one must not hide them
     for kind, predictions in data.kinds.items():
         mean, lower, upper = (
             bucket_means(predictions.target_ms, column, low, high, buckets)
             for column in (predictions.power_w, predictions.lower_w, predictions.upper_w)
         )
         chart.area(middle, np.maximum(lower, power.low), np.minimum(upper, power.high), "band", "90 % band", kind=kind)
-        chart.line(middle, mean, "predicted", "Predicted", kind=kind)
+        drawn.append((kind, mean))
         readings += [Reading("Predicted", mean, kind=kind), Reading("90 % band", lower, upper, kind=kind)]
     chart.line(*extremes(data.measured_time_ms, data.measured_w, low, high, buckets), "measured", "Measured")
+    for kind, mean in drawn:
+        chart.line(middle, mean, "predicted", "Predicted", kind=kind)
     at = {"from": round(middle[0]), "step": (high - low) / buckets, "start": calendar.local_start_ms}
     at["words"] = _clock_words(calendar)
     chart.read(at, readings, unit="kW", factor=0.001, digits=2)
@@ -142,7 +157,11 @@ def _power_table(data: ReportData, calendar: Calendar, low: int, high: int) -> s
     head = ["Day" if step == DAY_MS else "Hour from", "Measured mean, kW"]
     for kind, predictions in data.kinds.items():
         title = kind_title(kind, data.window_ms)
-        for words, column in (("mean", predictions.power_w), ("low", predictions.lower_w), ("high", predictions.upper_w)):
+        for words, column in (
+            ("mean", predictions.power_w),
+            ("low", predictions.lower_w),
+            ("high", predictions.upper_w),
+        ):
             columns.append(bucket_means(predictions.target_ms, column, low, low + count * step, count))
             head.append(f"{title}: {words}, kW")
     name = calendar.day if step == DAY_MS else calendar.moment
@@ -165,7 +184,17 @@ def error_section(data: ReportData) -> str:
 
 
 def _score_table(data: ReportData) -> str:
-    head = ["Forecast", "Points", "Mean abs. error", "Persistence", "Skill", "95 % interval", "Bias", "Winkler", "Winkler of persistence"]
+    head = [
+        "Forecast",
+        "Points",
+        "Mean abs. error",
+        "Persistence",
+        "Skill",
+        "95 % interval",
+        "Bias",
+        "Winkler",
+        "Winkler of persistence",
+    ]
     rows = []
     for kind, score in data.scores.items():
         skill = score.skill_ratio
@@ -206,6 +235,7 @@ def _error_chart(data: ReportData, calendar: Calendar, kind: str, rows: Predicti
         calendar.axis(0, data.end_ms),
         axis,
         note="Mean absolute error relative to measured power.",
+        size="small",
     )
     middle = (np.arange(hours) + 0.5) * HOUR_MS
     chart.line(middle, rival, "rival", "Persistence", dash=True)
@@ -228,34 +258,41 @@ def _error_chart(data: ReportData, calendar: Calendar, kind: str, rows: Predicti
 def coverage_section(data: ReportData) -> str:
     """How much of what was measured lay inside the band: overall, on each day, at each level of load."""
     calendar = Calendar(data.start_epoch_ms, data.utc_offset_ms)
-    charts = [_coverage_chart(data, calendar, kind, score) for kind, score in data.scores.items()]
+    found = [
+        value
+        for score in data.scores.values()
+        for value in (*score.coverage_by_day_ratio.values(), *score.coverage_by_tercile_ratio)
+    ]
+    axis = round_axis(min(0.8, *found), 1.0, unit="%", factor=100.0)  # one for all: they are compared
+    charts = [_coverage_chart(data, calendar, axis, kind, score) for kind, score in data.scores.items()]
     return f'<div class="grid">{"".join(charts)}</div>'
 
 
-def _coverage_chart(data: ReportData, calendar: Calendar, kind: str, score: ForecastScore) -> str:
+def _coverage_chart(data: ReportData, calendar: Calendar, y: Axis, kind: str, score: ForecastScore) -> str:
     groups = [(calendar.day(day * DAY_MS), value) for day, value in score.coverage_by_day_ratio.items()]
-    short = [text.split(" ")[0] if calendar.start_epoch_ms is not None else text.split(" ")[-1] for text, _ in groups]
+    short = [text[:2] if calendar.start_epoch_ms is not None else text.split(" ")[-1] for text, _ in groups]
     if len(score.coverage_by_tercile_ratio) == len(_TERCILES):
         groups += list(zip(_TERCILES, score.coverage_by_tercile_ratio, strict=True))
         short += ["low", "mid", "high"]
     gap = len(score.coverage_by_day_ratio)  # one place is left free between days and loads
-    places = np.array([i if i < gap else i + 0.7 for i in range(len(groups))], float)
+    places = np.array([i if i < gap else gap + 0.7 + 1.4 * (i - gap) for i in range(len(groups))], float)
     values = np.array([value for _, value in groups])
-    ticks = tuple(Tick(float(p), text) for p, text in zip(places, short, strict=True))
-    axis = Axis(-0.6, float(places[-1]) + 0.6, ticks, "by day, then by load")
-    low = min(0.8, float(np.floor(values.min() * 20 - 0.2) / 20))
+    ticks = tuple(Tick(float(p), text, rule=False) for p, text in zip(places, short, strict=True))
+    axis = Axis(-0.6, float(places[-1]) + 0.7, ticks, "by day, then by load")
     chart = Chart(
         kind_title(kind, data.window_ms),
         axis,
-        round_axis(low, 1.0, unit="%", factor=100.0),
+        y,
         note=f"{percent(score.coverage_ratio)} of {number(score.points)} points inside the 90 % band.",
         size="small",
     )
-    chart.zone(0.8, 0.97, "accept", "80–97 %: as expected of a day")
-    chart.level(0.9, "target", "90 % wanted")
+    chart.zone(0.8, 0.97, "accept", "80–97 %")
+    chart.level(0.9, "target", "90 %")
     chart.dots(places, values, "predicted", "Inside the band", stems_from=0.9)
     reading = [Reading("Inside", values)]
-    chart.read({"x": places.tolist(), "labels": [text for text, _ in groups]}, reading, unit="%", factor=100.0, digits=1)
+    chart.read(
+        {"x": places.tolist(), "labels": [text for text, _ in groups]}, reading, unit="%", factor=100.0, digits=1
+    )
     rows = [[text, percent(value)] for text, value in groups]
     chart.below(details("Figures as a table", table(["Part", "Inside the 90 % band"], rows)))
     return chart.html()

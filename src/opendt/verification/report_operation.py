@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["energy_section", "events_section", "load_section", "measured_energy_kwh", "proposals_section", "slo_section"]
+__all__ = [
+    "energy_section",
+    "events_section",
+    "load_section",
+    "measured_energy_kwh",
+    "proposals_section",
+    "slo_section",
+]
 
 _J_PER_KWH: Final = 3.6e6
 _BUCKETS: Final = 672
@@ -42,7 +49,7 @@ def energy_section(data: ReportData) -> str:
     simulated = _per_day(data.series, data.series.energy_j, borders) / _J_PER_KWH
     measured = measured_energy_kwh(data, borders)
     carbon = _per_day(data.series, data.series.emission_g, borders) / 1000.0
-    ticks = tuple(Tick(day + 0.5, _short_day(calendar, day)) for day in days)
+    ticks = tuple(Tick(day + 0.5, calendar.short_day(day * DAY_MS), rule=False) for day in days)
     axis = Axis(0.0, float(len(days)), ticks)
     words = [calendar.day(day * DAY_MS) for day in days]
     charts = _energy_chart(axis, words, simulated, measured) + _carbon_chart(axis, words, carbon)
@@ -66,10 +73,6 @@ def _per_day(series: Series, total: Floats, borders_ms: Floats) -> Floats:
     return np.diff(np.interp(borders_ms, time, np.concatenate(([0.0], total))))
 
 
-def _short_day(calendar: Calendar, day: int) -> str:
-    return calendar.day(day * DAY_MS).rsplit(" ", 1)[0] if calendar.start_epoch_ms is not None else f"Day {day + 1}"
-
-
 def _energy_chart(axis: Axis, words: list[str], simulated: Floats, measured: Floats) -> str:
     place = np.arange(len(words), dtype=float)
     top = float(np.nanmax(np.concatenate((simulated, measured))))
@@ -86,7 +89,9 @@ def _energy_chart(axis: Axis, words: list[str], simulated: Floats, measured: Flo
 
 def _carbon_chart(axis: Axis, words: list[str], carbon_kg: Floats) -> str:
     place = np.arange(len(words), dtype=float)
-    chart = Chart("Carbon per day", axis, round_axis(0.0, float(carbon_kg.max()), unit="kg CO₂"), note="Of the twin's energy.")
+    chart = Chart(
+        "Carbon per day", axis, round_axis(0.0, float(carbon_kg.max()), unit="kg CO₂"), note="Of the twin's energy."
+    )
     chart.bars(place + 0.28, place + 0.72, carbon_kg, "warm", "Emission")
     chart.read({"x": (place + 0.5).tolist(), "labels": words}, [Reading("Emission", carbon_kg)], unit="kg CO₂")
     rows = [[word, number(value, 1)] for word, value in zip(words, carbon_kg, strict=True)]
@@ -119,7 +124,12 @@ def load_section(data: ReportData) -> str:
     calendar, series = Calendar(data.start_epoch_ms, data.utc_offset_ms), data.series
     axis = calendar.axis(0, data.end_ms)
     top = float(np.nanmax(series.utilization_ratio, initial=0.0))
-    use = Chart("CPU utilisation", axis, round_axis(0.0, max(top, 0.1), unit="%", factor=100.0), note="Mean of the hosts that are up.")
+    use = Chart(
+        "CPU utilisation",
+        axis,
+        round_axis(0.0, max(top, 0.1), unit="%", factor=100.0),
+        note="Mean of the hosts that are up.",
+    )
     _over_time(data, use, calendar, [("Utilisation", series.utilization_ratio, "predicted")], unit="%", factor=100.0)
     most = float(max(series.tasks_active.max(), series.tasks_pending.max(), 1))
     tasks = Chart("Tasks", axis, round_axis(0.0, most, unit="tasks"), note="Running, and waiting for a host.")
@@ -155,7 +165,8 @@ def _over_time(
     chart.read(at, readings, unit=unit, factor=factor, digits=digits)
     head = ["Day", *(f"{name}, {unit}" if unit else name for name, _, _ in lines)]
     rows = [
-        [calendar.day(day * DAY_MS), *(number(column[day] * factor, max(digits, 1)) for column in by_day)] for day in range(days)
+        [calendar.day(day * DAY_MS), *(number(column[day] * factor, max(digits, 1)) for column in by_day)]
+        for day in range(days)
     ]
     chart.below(details("Figures as a table", table(head, rows, caption="Means of each day")))
 
@@ -167,10 +178,9 @@ def slo_section(data: ReportData) -> str:
     """Objectives: target, measured, in how many windows met, and when not."""
     calendar = Calendar(data.start_epoch_ms, data.utc_offset_ms)
     rows = "".join(_slo_row(data, row) for row in data.slo_rows)
-    days = "".join(
-        f'<span style="left:{100 * calendar.axis(0, data.end_ms).share(t.value):.2f}%">{escape(t.label)}</span>'
-        for t in calendar.axis(0, data.end_ms).ticks
-    )
+    axis = calendar.axis(0, data.end_ms)
+    named = [tick for tick in axis.ticks if tick.label]
+    days = "".join(f'<span style="left:{100 * axis.share(t.value):.2f}%">{escape(t.label)}</span>' for t in named)
     return f'<div class="slos">{rows}<div class="slo-days" aria-hidden="true">{days}</div></div>'
 
 
@@ -183,6 +193,7 @@ def _slo_row(data: ReportData, row: SloRow) -> str:
         mark = f'<span class="mark bad">✕ breached in {number(breached)} of {number(checked)} windows</span>'
     else:
         mark = f'<span class="mark good">✓ met in all {number(checked)} windows</span>'
+    under = "good" if checked else "none"
     width = 1000 * data.window_ms / data.end_ms
     bars = "".join(f"M{1000 * start / data.end_ms:.1f} 0h{width:.2f}v10h-{width:.2f}z" for start in row.breached_ms)
     name = escape(row.name)
@@ -190,7 +201,7 @@ def _slo_row(data: ReportData, row: SloRow) -> str:
         f'<article class="slo"><div><h3>{name}</h3>{mark}</div><dl><div><dt>Target</dt><dd>{escape(row.target)}</dd></div>'
         f"<div><dt>Measured</dt><dd>{escape(row.measured)}</dd></div><div><dt>Windows met</dt><dd>{percent(share)}</dd></div></dl>"
         f'<svg class="strip" viewBox="0 0 1000 10" preserveAspectRatio="none" role="img" aria-label="When {name} was breached">'
-        f'<path class="a good" d="M0 0H1000V10H0z"/><path class="a bad" d="{bars}"/></svg></article>'
+        f'<path class="a {under}" d="M0 0H1000V10H0z"/><path class="a bad" d="{bars}"/></svg></article>'
     )
 
 
@@ -220,7 +231,7 @@ def _proposal(calendar: Calendar, proposal: ProposalRow) -> str:
         f'<article class="proposal"><header><time>{escape(calendar.moment(proposal.time_ms))}</time>'
         f'<span class="tag">{escape(proposal.source)}</span><span class="tag">{escape(proposal.status)}</span></header>'
         f"<h3>{escape(proposal.change)}</h3><p>{escape(proposal.reason)}</p>"
-        f'{f"<dl>{effects}</dl>" if effects else ""}{verdict}</article>'
+        f"{f'<dl>{effects}</dl>' if effects else ''}{verdict}</article>"
     )
 
 
@@ -232,7 +243,7 @@ def _effect(effect: Effect) -> str:
     elif abs(change) < 5e-4:
         word = " <small>unchanged</small>"
     else:
-        word = f' <small>{"▲" if change > 0 else "▼"} {percent(abs(change))}</small>'
+        word = f" <small>{'▲' if change > 0 else '▼'} {percent(abs(change))}</small>"
     return (
         f"<div><dt>{escape(effect.name)}, {escape(effect.unit)}</dt>"
         f"<dd>{number(effect.before, digits)} → {number(effect.after, digits)}{word}</dd></div>"
@@ -250,6 +261,7 @@ def events_section(data: ReportData) -> str:
     calendar = Calendar(data.start_epoch_ms, data.utc_offset_ms)
     words = {"drift": "Drift", "step": "Step", "rollback": "Rollback", "meter": "Meter", "note": "Note"}
     rows: Sequence[Sequence[str]] = [
-        [str(i), calendar.moment(event.time_ms), words[event.kind], event.text] for i, event in enumerate(data.events, start=1)
+        [str(i), calendar.moment(event.time_ms), words[event.kind], event.text]
+        for i, event in enumerate(data.events, start=1)
     ]
     return table(["No.", "When", "What", "In words"], rows, caption="What the twin noticed about itself", words=4)

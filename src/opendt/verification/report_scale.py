@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["Axis", "Calendar", "Tick", "number", "percent", "round_axis", "signed_percent"]
 
@@ -16,11 +19,12 @@ _THIN: Final = "\u202f"  # narrow, no break: groups thousands in every language
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A mark of an axis; a minor one is left out where there is little room."""
+    """A mark of an axis: a label, a rule across the drawing, or both; a minor label is left out where there is little room."""
 
     value: float
     label: str
     minor: bool = False
+    rule: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,8 @@ def round_axis(low: float, high: float, *, count: int = 4, unit: str = "", facto
     if abs(step / 10.0**-digits - round(step / 10.0**-digits)) > 1e-6:
         digits += 1
     ticks = tuple(
-        Tick(i * step / factor, f"{_plain(i * step, digits)}", minor=bool((i - first) % 2)) for i in range(first, last + 1)
+        Tick(i * step / factor, f"{_plain(i * step, digits)}", minor=bool((i - first) % 2))
+        for i in range(first, last + 1)
     )
     return Axis(first * step / factor, last * step / factor, ticks, unit)
 
@@ -127,20 +132,30 @@ class Calendar:
         return "" if self.start_epoch_ms is None else f"{local.day} {local:%B %Y}"
 
     def axis(self, low_ms: int, high_ms: int) -> Axis:
-        """An axis of time: days where there are several, else hours."""
+        """An axis of time: a rule at each midnight with the day's name in its middle, or, up to two days, hours."""
         span = high_ms - low_ms
-        days = span > 2 * DAY_MS
-        step = DAY_MS * max(1, round(span / DAY_MS / 10)) if days else max(HOUR_MS, round(span / HOUR_MS / 8) * HOUR_MS)
+        if span > 2 * DAY_MS:
+            return Axis(low_ms, high_ms, tuple(self._day_ticks(low_ms, high_ms, -(-span // (12 * DAY_MS)))))
+        step = max(1, round(span / HOUR_MS / 8)) * HOUR_MS
         first = -(-(low_ms + self.local_start_ms) // step) * step - self.local_start_ms
-        ticks = tuple(
-            Tick(time, self._tick(time, days=days), minor=bool(i % 2)) for i, time in enumerate(range(first, high_ms + 1, step))
+        times = enumerate(range(first, high_ms + 1, step))
+        return Axis(
+            low_ms, high_ms, tuple(Tick(time, f"{self._local(time):%H:%M}", minor=bool(i % 2)) for i, time in times)
         )
-        return Axis(low_ms, high_ms, ticks)
 
-    def _tick(self, time_ms: int, *, days: bool) -> str:
-        if not days:
-            return f"{self._local(time_ms):%H:%M}"
-        return self.day(time_ms) if self.start_epoch_ms is None else f"{self._local(time_ms):%a} {self._local(time_ms).day}"
+    def _day_ticks(self, low_ms: int, high_ms: int, every: int) -> Iterator[Tick]:
+        """Rules at midnight; a day is named when at least half of it is there, each `every` days."""
+        midnight = (low_ms + self.local_start_ms) // DAY_MS * DAY_MS - self.local_start_ms
+        for i, start in enumerate(range(midnight, high_ms, DAY_MS)):
+            if start > low_ms:
+                yield Tick(start, "")
+            left, right = max(start, low_ms), min(start + DAY_MS, high_ms)
+            if i % every == 0 and right - left >= DAY_MS // 2:
+                yield Tick((left + right) / 2, self.short_day(left), rule=False)
+
+    def short_day(self, time_ms: float) -> str:
+        """A day in few letters: ``Fri 7``, or ``Day 2``."""
+        return self.day(time_ms) if self.start_epoch_ms is None else self.day(time_ms).rsplit(" ", 1)[0]
 
     def _local(self, time_ms: float) -> datetime:
         return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=self.local_start_ms + time_ms)

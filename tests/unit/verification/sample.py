@@ -74,14 +74,24 @@ def sample_report(seed: int = 1, days: int = 7) -> ReportData:
         slo_rows=slo_rows(days),
         proposals=proposals(days),
         events=(
-            EventRow(time_ms=DAY_MS * days // 3, kind="drift", text="The learned curve has risen by 3.4 % since day 1."),
-            EventRow(time_ms=DAY_MS * days * 2 // 3, kind="rollback", text="Back to the fit of 2 hours before: 1.9 % error beside 1.1 %."),
+            EventRow(
+                time_ms=DAY_MS * days // 3, kind="drift", text="The learned curve has risen by 3.4 % since day 1."
+            ),
+            EventRow(
+                time_ms=DAY_MS * days * 2 // 3,
+                kind="rollback",
+                text="Back to the fit of 2 hours before: 1.9 % error beside 1.1 %.",
+            ),
         ),
         facts=(
             Fact("Versions", "OpenDT", "0.1.0"),
             Fact("Versions", "Python", "3.11.7"),
             Fact("Inputs", "tasks.parquet", "sha256 5f0c9ab1d2e3f40516273849506a7b8c9d0e1f2a3b4c5d6e7f8091a2b3c4d5e6"),
-            Fact("Inputs", "consumption.parquet", "sha256 a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f90"),
+            Fact(
+                "Inputs",
+                "consumption.parquet",
+                "sha256 a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f90",
+            ),
             Fact("Settings", "Seed", "1"),
             Fact("Settings", "Window", "300 s"),
             Fact("Settings", "Band", "90 %"),
