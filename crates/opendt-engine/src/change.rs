@@ -10,7 +10,7 @@
 
 use crate::error::EngineError;
 use crate::model::{HostClass, check_power};
-use crate::observe::Observer;
+use crate::observe::{Observer, TaskResult};
 use crate::power::Power;
 use crate::sim::Simulation;
 use crate::spec::{Allocation, CarbonPoint, HostGroup, Link, PowerModel};
@@ -165,6 +165,34 @@ pub enum Change {
     ConserveWork,
 }
 
+/// What changes had to tell, until it is sure that all of them hold.
+#[derive(Default)]
+struct News {
+    ended: Vec<TaskResult>,
+    closing: bool,
+}
+
+impl Observer for News {
+    fn sample(&mut self, _: &Simulation, closing: bool) {
+        self.closing |= closing;
+    }
+
+    fn task_ended(&mut self, _: &Simulation, result: &TaskResult) {
+        self.ended.push(result.clone());
+    }
+}
+
+impl News {
+    fn tell<O: Observer>(self, simulation: &Simulation, observer: &mut O) {
+        for result in &self.ended {
+            observer.task_ended(simulation, result);
+        }
+        if self.closing {
+            observer.sample(simulation, true);
+        }
+    }
+}
+
 impl Simulation {
     /// Applies a change now.
     ///
@@ -180,10 +208,13 @@ impl Simulation {
     /// As `apply`.
     pub fn apply_all<O: Observer>(&mut self, changes: &[Change], observer: &mut O) -> Result<(), EngineError> {
         let mut next = self.clone();
+        // Nobody may hear of what is taken back when a later change is refused.
+        let mut news = News::default();
         for change in changes {
-            next.apply_one(change, observer)?;
+            next.apply_one(change, &mut news)?;
         }
         *self = next;
+        news.tell(self, observer);
         Ok(())
     }
 
@@ -517,9 +548,8 @@ impl Simulation {
     /// # Errors
     /// When a piece has a negative duration or demand.
     pub fn replace_work(&mut self, id: u32, work: &[Work]) -> Result<(), EngineError> {
-        if let Some(piece) =
-            work.iter().find(|w| w.duration_ms < 0 || !w.cpu_mhz.is_finite() || w.cpu_mhz < 0.0 || w.gpu_mhz.is_nan())
-        {
+        let demand = |mhz: f64| mhz.is_finite() && mhz >= 0.0;
+        if let Some(piece) = work.iter().find(|w| w.duration_ms < 0 || !demand(w.cpu_mhz) || !demand(w.gpu_mhz)) {
             return Err(EngineError::invalid(
                 "set_remaining_work",
                 format!("{piece:?}"),
@@ -547,6 +577,10 @@ impl Simulation {
         let state = &mut self.s.slots[slot as usize];
         state.cursor = state.stop;
         state.injected = fragments;
+        if !state.started {
+            // Placed in this instant: it begins with this work anyway.
+            return Ok(());
+        }
         state.deadline_ms = now;
         let host = state.host as usize;
         self.s.calendar.set(host, now);
@@ -571,6 +605,7 @@ impl Simulation {
         for host in 0..self.s.hosts.len() {
             self.flush_host(host);
             let slots: Vec<usize> = self.slots_of(host).collect();
+            let has_gpu = self.model.classes[self.s.hosts[host].class as usize].gpu.is_some();
             for index in slots {
                 let slot = &mut self.s.slots[index];
                 let dt = (now - slot.since_ms) as f64;
@@ -581,7 +616,7 @@ impl Simulation {
                 if slot.started {
                     let left = (slot.deadline_ms - now).max(0) as f64;
                     slot.remaining_cpu = slot.cpu_mhz * left;
-                    slot.remaining_gpu = slot.gpu_mhz * left;
+                    slot.remaining_gpu = if has_gpu { slot.gpu_mhz * left } else { 0.0 };
                 }
             }
         }

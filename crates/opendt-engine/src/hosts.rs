@@ -81,6 +81,7 @@ impl Simulation {
         let mut due = std::mem::take(&mut self.scratch.due);
         let mut slots = std::mem::take(&mut self.scratch.due_slots);
         self.s.calendar.take_due(now, &mut due);
+        self.rotate_due(now, &due);
         for &host in &due {
             self.collect_due_slots(host as usize, now, &mut slots);
         }
@@ -132,11 +133,7 @@ impl Simulation {
             slots.push((self.s.slots[slot as usize].deadline_sequence, slot));
             return;
         }
-        if state.rotates_ms <= now {
-            self.rotate(host);
-            self.mark_dirty(host);
-        }
-        let mut slot = self.s.hosts[host].first_slot;
+        let mut slot = state.first_slot;
         while slot != NONE {
             let state = &self.s.slots[slot as usize];
             if state.deadline_ms <= now || state.snapshot_ms <= now {
@@ -150,9 +147,8 @@ impl Simulation {
     fn progress_slot<O: Observer>(&mut self, index: u32, observer: &mut O) {
         let now = self.s.now;
         let host = self.s.slots[index as usize].host as usize;
-        if self.s.hosts[host].rotates_ms <= now {
-            self.rotate(host);
-        }
+        // Energy up to now is split by what the tasks got up to now.
+        self.flush_host(host);
         if self.s.slots[index as usize].snapshot_ms <= now {
             self.snapshot_task(index);
         }
@@ -362,7 +358,19 @@ impl Simulation {
         slot
     }
 
-    fn rotate(&mut self, host: usize) {
+    /// Divides anew where the interval of a round-robin is over, in order of the hosts.
+    fn rotate_due(&mut self, now: i64, due: &[u32]) {
+        let over = |host: &u32| self.s.hosts[*host as usize].rotates_ms <= now;
+        let mut rotating: Vec<u32> = due.iter().copied().filter(over).collect();
+        rotating.sort_unstable();
+        for host in rotating {
+            self.arm_rotation(host as usize);
+            self.mark_dirty(host as usize);
+        }
+    }
+
+    /// Sets the end of the interval of a round-robin.
+    fn arm_rotation(&mut self, host: usize) {
         let now = self.s.now;
         let class = self.s.hosts[host].class as usize;
         let interval = match self.model.classes[class].group.cpu_sharing {
@@ -372,9 +380,7 @@ impl Simulation {
                 _ => return,
             },
         };
-        let state = &mut self.s.hosts[host];
-        state.rotation = state.rotation.wrapping_add(1);
-        state.rotates_ms = now + interval;
+        self.s.hosts[host].rotates_ms = now + interval;
     }
 
     /// Begins the next fragment of a slot that takes time.
@@ -382,6 +388,9 @@ impl Simulation {
         let now = self.s.now;
         let conserve = self.conserves_work();
         let keep_idle = self.model.options.scaling_policy == ScalingPolicy::NoDelay;
+        // Where no device is, work for one cannot be done: it is dropped, as waiting for it would be for ever.
+        let host = self.s.slots[index as usize].host as usize;
+        let has_gpu = self.model.classes[self.s.hosts[host].class as usize].gpu.is_some();
         loop {
             let slot = &mut self.s.slots[index as usize];
             let fragment = if !slot.injected.is_empty() {
@@ -424,7 +433,7 @@ impl Simulation {
             slot.deadline_sequence = self.s.deadline_sequence;
             if conserve {
                 slot.remaining_cpu = fragment.cpu_mhz * fragment.duration_ms as f64;
-                slot.remaining_gpu = fragment.gpu_mhz * fragment.duration_ms as f64;
+                slot.remaining_gpu = if has_gpu { fragment.gpu_mhz * fragment.duration_ms as f64 } else { 0.0 };
                 // Set anew by the refresh, from the supply; a fragment without demand keeps its time.
                 if work > 0.0 {
                     slot.deadline_ms = NEVER;
@@ -472,7 +481,7 @@ impl Simulation {
             if state.slot_count == 0 {
                 state.rotates_ms = NEVER;
             } else if state.rotates_ms == NEVER {
-                self.rotate(host);
+                self.arm_rotation(host);
             }
         }
         let rotation = self.s.hosts[host].rotation;
@@ -506,6 +515,10 @@ impl Simulation {
             if !slots.is_empty() {
                 self.give_gpu(slots, &share);
             }
+        }
+        // The round-robin begins one slot further on at each division of too little.
+        if cpu.demand > cpu.usage || gpu.demand > gpu.usage {
+            self.s.hosts[host].rotation = (rotation + 1) % slots.len().max(1) as u32;
         }
         self.scratch.demand = demand;
         self.scratch.share = share;

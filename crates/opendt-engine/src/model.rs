@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HostClass {
     /// The group as it is now; `count` is that of the definition.
+    #[serde(with = "crate::snapshot::as_json")]
     pub group: HostGroup,
     /// Index of the cluster.
     pub cluster: u32,
@@ -43,8 +44,10 @@ pub struct GpuClass {
     /// Power of one device.
     pub power: Power,
     /// Loss by virtualisation.
+    #[serde(with = "crate::snapshot::as_json")]
     pub overhead: GpuOverhead,
     /// How tasks share.
+    #[serde(with = "crate::snapshot::as_json")]
     pub sharing: Sharing,
 }
 
@@ -60,6 +63,7 @@ pub struct ClusterModel {
     /// Carbon intensities, sorted by time.
     pub carbon: Vec<CarbonPoint>,
     /// Battery.
+    #[serde(with = "crate::snapshot::as_json")]
     pub battery: Option<Battery>,
 }
 
@@ -73,6 +77,7 @@ pub struct Model {
     /// Links between clusters.
     pub links: Vec<Link>,
     /// Options.
+    #[serde(with = "crate::snapshot::as_json")]
     pub options: Options,
     /// Hosts made so far of each name.
     names: BTreeMap<String, u32>,

@@ -6,7 +6,7 @@ use crate::observe::Observer;
 use crate::rng::{Draw, Purpose};
 use crate::sim::Simulation;
 use crate::spec::{Allocation, Filter, Weigher};
-use crate::state::TaskState;
+use crate::state::{HostStatus, TaskState};
 use crate::workload::Workload;
 use std::sync::Arc;
 
@@ -214,7 +214,8 @@ impl Simulation {
         // Nothing runs, nothing will come back: waiting would be for ever. The reference waits.
         let may_wait =
             live.state == TaskState::Queued && self.is_carbon_aware() && data.deferrable.get(task) == Some(&true);
-        self.s.counts.active == 0 && self.s.failures.hit.is_empty() && !may_wait
+        let may_return = self.s.hosts.iter().any(|host| host.status == HostStatus::Failed);
+        self.s.counts.active == 0 && !may_return && !may_wait
     }
 
     /// Filters of the allocation policy.

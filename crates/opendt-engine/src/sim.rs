@@ -171,7 +171,7 @@ impl Simulation {
         let mut instants = 0u32;
         while self.step(until_ms, observer) {
             instants += 1;
-            if instants & 0xfff == 0 && !go_on() {
+            if instants & 0x3f == 0 && !go_on() {
                 return Ok(false);
             }
         }
@@ -192,15 +192,31 @@ impl Simulation {
                 // What is due at the last instant still happens: a tick there repeats the closing sample.
                 end = self.s.now;
             }
+            if self.is_stuck() {
+                self.give_up(observer);
+                continue;
+            }
             if !self.step(end, observer) {
                 break;
             }
             instants += 1;
-            if instants & 0xfff == 0 && !go_on() {
+            if instants & 0x3f == 0 && !go_on() {
                 return false;
             }
         }
         true
+    }
+
+    /// Whether live tasks wait for what will never come.
+    fn is_stuck(&self) -> bool {
+        let idle = self.s.counts.active == 0 && !self.is_carbon_aware();
+        (self.s.invocations.is_empty() || (idle && !self.s.queue.is_empty()))
+            && !self
+                .s
+                .events
+                .iter()
+                .any(|event| matches!(event.0.kind, EventKind::Submit | EventKind::Wake | EventKind::Recover(_)))
+            && !self.nothing_left()
     }
 
     /// Does the next thing, if it lies at or before `until`.

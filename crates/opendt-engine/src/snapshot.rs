@@ -1,6 +1,6 @@
 //! Snapshots: the whole simulation as bytes, and back.
 //!
-//! Layout: the magic `OPENDT`, the format version (u16, little-endian), then a postcard record (serde's little-endian wire
+//! Layout: the magic `OPENDT`, the format version (u16, little-endian), the BLAKE3 hash of what follows, then a postcard record (serde's little-endian wire
 //! format) of the model, the state and the workloads, each named by the BLAKE3 hash of its record. A snapshot without its
 //! workloads holds only the hashes: the caller keeps each workload once and gives it back on restore.
 
@@ -68,7 +68,13 @@ impl Simulation {
         };
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&SNAPSHOT_VERSION.to_le_bytes());
-        postcard::to_extend(&record, bytes).map_err(|e| damaged(e.to_string(), "a state that can be written"))
+        let start = bytes.len() + size_of::<Hash>();
+        bytes.resize(start, 0);
+        let mut bytes =
+            postcard::to_extend(&record, bytes).map_err(|e| damaged(e.to_string(), "a state that can be written"))?;
+        let hash = *blake3::hash(&bytes[start..]).as_bytes();
+        bytes[start - hash.len()..start].copy_from_slice(&hash);
+        Ok(bytes)
     }
 
     /// The simulation that `snapshot` wrote; `known` supplies workloads that it left out.
@@ -88,6 +94,15 @@ impl Simulation {
                 format!("format {SNAPSHOT_VERSION}; make the snapshot anew"),
             ));
         }
+        let (hash, body) = body
+            .split_first_chunk::<{ size_of::<Hash>() }>()
+            .ok_or_else(|| damaged("an end after the version", "a checksum"))?;
+        if blake3::hash(body).as_bytes() != hash {
+            return Err(damaged(
+                format!("{} bytes that are damaged: their checksum differs", bytes.len()),
+                "a whole, unchanged snapshot; restore an earlier one",
+            ));
+        }
         let record: Record = postcard::from_bytes(body).map_err(|e| damaged(e.to_string(), "an undamaged snapshot"))?;
         let chunks = match record.workloads {
             Some(workloads) => workloads.into_iter().map(Arc::new).collect(),
@@ -104,6 +119,21 @@ impl Simulation {
             s: state,
             scratch: Scratch::default(),
         })
+    }
+}
+
+/// Records that postcard cannot read back, because their enums are told apart by a field, as JSON text within it.
+pub(crate) mod as_json {
+    use serde::de::{DeserializeOwned, Error as _};
+    use serde::ser::Error as _;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<T: Serialize, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+        serde_json::to_string(value).map_err(S::Error::custom)?.serialize(serializer)
+    }
+
+    pub fn deserialize<'de, T: DeserializeOwned, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+        serde_json::from_str(&String::deserialize(deserializer)?).map_err(D::Error::custom)
     }
 }
 

@@ -290,6 +290,21 @@ impl Simulation {
         }
     }
 
+    /// Gives up all live tasks: a run ends, whatever it was given.
+    pub(crate) fn give_up<O: Observer>(&mut self, observer: &mut O) {
+        let stopped: Vec<u32> = (0..self.s.hosts.len())
+            .flat_map(|host| self.slots_of(host).collect::<Vec<_>>())
+            .map(|slot| self.s.slots[slot].live)
+            .collect();
+        for id in stopped {
+            self.pause_task(id);
+        }
+        while let Some(id) = self.s.queue.pop_front() {
+            self.s.counts.pending -= 1;
+            self.terminate(id, observer);
+        }
+    }
+
     /// Reports the end of a task and forgets it.
     fn end_task<O: Observer>(&mut self, id: u32, state: TaskState, observer: &mut O) {
         let live = &mut self.s.live[id as usize];

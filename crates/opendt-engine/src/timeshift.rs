@@ -1,6 +1,7 @@
 //! Time shifting (SEMANTICS 12): deferrable tasks wait for low-carbon hours as long as their deadline allows.
 
 use crate::observe::Observer;
+use crate::queue::NEVER;
 use crate::scheduler::Choice;
 use crate::sim::Simulation;
 use crate::spec::{Allocation, Filter, Weigher};
@@ -16,6 +17,10 @@ impl Simulation {
         let live = &self.s.live[id as usize];
         let (data, task) = (&self.chunks[live.chunk as usize].data, live.index as usize);
         if data.deferrable.get(task) != Some(&true) {
+            return false;
+        }
+        // After the last row of every trace nothing cleaner will be heard of; the reference waits for ever.
+        if self.s.clusters.iter().all(|cluster| cluster.carbon_deadline_ms == NEVER) {
             return false;
         }
         let duration = data.duration_ms[task];
