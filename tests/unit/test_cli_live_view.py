@@ -135,9 +135,14 @@ def test_quiet_is_silent_even_on_a_terminal():
 
 def test_the_screen_is_given_back_when_the_run_is_interrupted():
     console = terminal()
-    with pytest.raises(KeyboardInterrupt), LiveView(console=console) as view:
-        view.update(state(3))
-        raise KeyboardInterrupt
+
+    def interrupted():
+        with LiveView(console=console) as view:
+            view.update(state(3))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert "3 of 2,016" in console.export_text()
     assert console._live_stack == []
 

@@ -26,6 +26,7 @@ __all__ = ["coverage_section", "error_section", "forecast_section", "kind_title"
 
 _WEEK_BUCKETS: Final = 672  # a quarter of an hour each over a week: about a pixel and a half
 _DAY_BUCKETS: Final = 720  # two minutes each
+_MOST_FLAGS: Final = 20  # more would lie on each other; all events are in their table
 _TERCILES: Final = ("low load", "middle", "high load")
 
 
@@ -65,7 +66,7 @@ def forecast_section(data: ReportData) -> str:
     """Predicted against measured power with the 90 % band: the whole run, and each day; the reader picks day and kind."""
     calendar = Calendar(data.start_epoch_ms, data.utc_offset_ms)
     kinds = list(data.kinds)
-    spans = [("all", "Whole run")] + [(str(day), calendar.day(day * DAY_MS)) for day in _days(data)]
+    spans = [("all", "Whole run")] + [(str(day), calendar.run_day(day)) for day in _days(data)]
     inputs = "".join(_radio("kind", kind, first=kind == kinds[0]) for kind in kinds)
     inputs += "".join(_radio("span", span, first=span == "all") for span, _ in spans)
     choices = _choices("Kind of forecast", "kind", [(kind, kind_title(kind, data.window_ms)) for kind in kinds])
@@ -122,7 +123,7 @@ def _power_range(data: ReportData) -> tuple[float, float]:
 
 def _power_chart(data: ReportData, calendar: Calendar, power: Axis, low: int, high: int, buckets: int) -> str:
     whole = high - low > DAY_MS
-    title = "Power of all hosts, predicted and measured" + ("" if whole else f", {calendar.day(low)}")
+    title = "Power of all hosts, predicted and measured" + ("" if whole else f", {calendar.run_day(low // DAY_MS)}")
     chart = Chart(title, calendar.axis(low, high), power, size="large")
     middle = low + (np.arange(buckets) + 0.5) * (high - low) / buckets
     measured = bucket_means(data.measured_time_ms, data.measured_w, low, high, buckets)
@@ -164,9 +165,11 @@ def _power_table(data: ReportData, calendar: Calendar, low: int, high: int) -> s
         ):
             columns.append(bucket_means(predictions.target_ms, column, low, low + count * step, count))
             head.append(f"{title}: {words}, kW")
-    name = calendar.day if step == DAY_MS else calendar.moment
     rows = [
-        [name(low + i * step), *(number(column[i] / 1000, 2) for column in columns)]
+        [
+            calendar.run_day(i) if step == DAY_MS else calendar.moment(low + i * step),
+            *(number(column[i] / 1000, 2) for column in columns),
+        ]
         for i in range(count)
         if np.isfinite(columns[0][i])
     ]
@@ -227,29 +230,37 @@ def _error_chart(data: ReportData, calendar: Calendar, kind: str, rows: Predicti
         bucket_means(rows.target_ms[at], np.abs(column[at] - outcome) / outcome, 0, hours * HOUR_MS, hours)
         for column in (rows.power_w, rows.persistence_w)
     )
-    both = np.concatenate((own, rival))
-    top = float(both[np.isfinite(both)].max()) if np.isfinite(both).any() else 0.01
-    axis = round_axis(0.0, top, unit="%", factor=100.0, count=3)
+    axis = round_axis(0.0, _error_top(own, rival), unit="%", factor=100.0, count=3)
+    cut = bool(np.nanmax(np.concatenate((rival, [0.0]))) > axis.high)
     chart = Chart(
         f"{kind_title(kind, data.window_ms)}: error of each hour",
         calendar.axis(0, data.end_ms),
         axis,
-        note="Mean absolute error relative to measured power.",
+        note="Mean absolute error relative to measured power."
+        + (" Persistence’s highest hours are cut off." if cut else "")
+        + (" Numbers: see Drift and rollback." if data.events else ""),
         size="small",
     )
     middle = (np.arange(hours) + 0.5) * HOUR_MS
-    chart.line(middle, rival, "rival", "Persistence", dash=True)
+    chart.line(middle, np.minimum(rival, axis.high), "rival", "Persistence", dash=True)
     chart.area(middle, np.zeros(hours), own, "band")
     chart.line(middle, own, "predicted", "Twin")
-    for i, event in enumerate(data.events, start=1):
+    for i, event in enumerate(data.events[:_MOST_FLAGS], start=1):
         chart.flag(event.time_ms, str(i))
     place = {"from": HOUR_MS // 2, "step": HOUR_MS, "start": calendar.local_start_ms, "words": _clock_words(calendar)}
     chart.read(place, [Reading("Twin", own), Reading("Persistence", rival)], unit="%", factor=100.0, digits=2)
     days = _days(data)
     of_day = [bucket_means(np.rint(middle).astype(np.int64), c, 0, len(days) * DAY_MS, len(days)) for c in (own, rival)]
-    body = [[calendar.day(day * DAY_MS), percent(of_day[0][day], 2), percent(of_day[1][day], 2)] for day in days]
+    body = [[calendar.run_day(day), percent(of_day[0][day], 2), percent(of_day[1][day], 2)] for day in days]
     chart.below(details("Figures as a table", table(["Day", "Twin", "Persistence"], body, caption="Mean of the hours")))
     return chart.html()
+
+
+def _error_top(own: Floats, rival: Floats) -> float:
+    """Room for all of the twin's errors and for all but the rival's highest hours, which would press the rest flat."""
+    rival = rival[np.isfinite(rival)]
+    usual = 1.1 * float(np.quantile(rival, 0.95)) if rival.size else 0.0
+    return max(float(np.nanmax(np.concatenate((own, [0.0])))), usual, 1e-4)
 
 
 # -------------------------------------------------------------------------------------------------------------- coverage
@@ -269,7 +280,7 @@ def coverage_section(data: ReportData) -> str:
 
 
 def _coverage_chart(data: ReportData, calendar: Calendar, y: Axis, kind: str, score: ForecastScore) -> str:
-    groups = [(calendar.day(day * DAY_MS), value) for day, value in score.coverage_by_day_ratio.items()]
+    groups = [(calendar.run_day(day), value) for day, value in score.coverage_by_day_ratio.items()]
     short = [text[:2] if calendar.start_epoch_ms is not None else text.split(" ")[-1] for text, _ in groups]
     if len(score.coverage_by_tercile_ratio) == len(_TERCILES):
         groups += list(zip(_TERCILES, score.coverage_by_tercile_ratio, strict=True))
@@ -356,6 +367,6 @@ def _disturbance_chart(data: ReportData) -> Iterator[str]:
     at = {"from": round(step / 2), "step": step, "start": calendar.local_start_ms, "words": _clock_words(calendar)}
     chart.read(at, [Reading("Disturbance", means)], unit="W", digits=0)
     of_day = bucket_means(time_ms, np.abs(power_w), 0, len(_days(data)) * DAY_MS, len(_days(data)))
-    rows = [[calendar.day(day * DAY_MS), number(of_day[day])] for day in _days(data)]
+    rows = [[calendar.run_day(day), number(of_day[day])] for day in _days(data)]
     chart.below(details("Figures as a table", table(["Day", "Mean size, W"], rows)))
     yield chart.html()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from opendt.verification.report_data import Effect, ProposalRow, ReportData, Series, SloRow
 
     Floats = NDArray[np.float64]
+    Integers = NDArray[np.int64]
 
 __all__ = [
     "energy_section",
@@ -34,6 +35,7 @@ _J_PER_KWH: Final = 3.6e6
 _BUCKETS: Final = 672
 _FIRST_PROPOSALS: Final = 8
 _MOST_PROPOSALS: Final = 200
+_MOST_EVENTS: Final = 200
 
 
 # ------------------------------------------------------------------------------------------------------ energy and carbon
@@ -49,9 +51,9 @@ def energy_section(data: ReportData) -> str:
     simulated = _per_day(data.series, data.series.energy_j, borders) / _J_PER_KWH
     measured = measured_energy_kwh(data, borders)
     carbon = _per_day(data.series, data.series.emission_g, borders) / 1000.0
-    ticks = tuple(Tick(day + 0.5, calendar.short_day(day * DAY_MS), rule=False) for day in days)
+    ticks = tuple(Tick(day + 0.5, calendar.run_day(day, short=True), rule=False) for day in days)
     axis = Axis(0.0, float(len(days)), ticks)
-    words = [calendar.day(day * DAY_MS) for day in days]
+    words = [calendar.run_day(day) for day in days]
     charts = _energy_chart(axis, words, simulated, measured) + _carbon_chart(axis, words, carbon)
     return f'<div class="grid wide">{charts}</div>{_intensity_chart(data, data.series, calendar)}'
 
@@ -142,7 +144,7 @@ def _over_time(
     data: ReportData,
     chart: Chart,
     calendar: Calendar,
-    lines: list[tuple[str, NDArray[np.generic], str]],
+    lines: Sequence[tuple[str, Floats | Integers, str]],
     *,
     unit: str,
     factor: float = 1.0,
@@ -165,7 +167,7 @@ def _over_time(
     chart.read(at, readings, unit=unit, factor=factor, digits=digits)
     head = ["Day", *(f"{name}, {unit}" if unit else name for name, _, _ in lines)]
     rows = [
-        [calendar.day(day * DAY_MS), *(number(column[day] * factor, max(digits, 1)) for column in by_day)]
+        [calendar.run_day(day), *(number(column[day] * factor, max(digits, 1)) for column in by_day)]
         for day in range(days)
     ]
     chart.below(details("Figures as a table", table(head, rows, caption="Means of each day")))
@@ -262,6 +264,10 @@ def events_section(data: ReportData) -> str:
     words = {"drift": "Drift", "step": "Step", "rollback": "Rollback", "meter": "Meter", "note": "Note"}
     rows: Sequence[Sequence[str]] = [
         [str(i), calendar.moment(event.time_ms), words[event.kind], event.text]
-        for i, event in enumerate(data.events, start=1)
+        for i, event in enumerate(data.events[:_MOST_EVENTS], start=1)
     ]
-    return table(["No.", "When", "What", "In words"], rows, caption="What the twin noticed about itself", words=4)
+    left_out = len(data.events) - len(rows)
+    note = f'<p class="note">{number(left_out)} later ones are in the result files.</p>' if left_out else ""
+    return (
+        table(["No.", "When", "What", "In words"], rows, caption="What the twin noticed about itself", words=4) + note
+    )

@@ -131,6 +131,11 @@ class Calendar:
         local = self._local(time_ms)
         return "" if self.start_epoch_ms is None else f"{local.day} {local:%B %Y}"
 
+    def run_day(self, day: int, *, short: bool = False) -> str:
+        """Name a day of the run (24 h since the start, from 0) by the calendar's day that holds most of it."""
+        middle = (day + 0.5) * DAY_MS
+        return self.short_day(middle) if short else self.day(middle)
+
     def axis(self, low_ms: int, high_ms: int) -> Axis:
         """An axis of time: a rule at each midnight with the day's name in its middle, or, up to two days, hours."""
         span = high_ms - low_ms
@@ -162,23 +167,23 @@ class Calendar:
 
 
 def number(value: float, digits: int = 0) -> str:
-    """Write a number with grouped thousands, or a dash where there is none.
+    r"""Write a number with grouped thousands, or a dash where there is none.
 
     Examples
     --------
     >>> number(3651.26, 1), number(float("nan"))
-    ('3\\u202f651.3', '–')
+    ('3\u202f651.3', '–')
     """
     return _plain(value, digits) if math.isfinite(value) else "–"
 
 
 def percent(ratio: float | None, digits: int = 1) -> str:
-    """Write a ratio as a percentage, with a space that does not break.
+    r"""Write a ratio as a percentage, with a space that does not break.
 
     Examples
     --------
     >>> percent(0.00975, 2)
-    '0.97\\xa0%'
+    '0.97\xa0%'
     """
     return "–" if ratio is None or not math.isfinite(ratio) else f"{_plain(100 * ratio, digits)}\u00a0%"
 

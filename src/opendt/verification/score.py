@@ -202,7 +202,7 @@ def score(
     persistence_w : array
         For each prediction, the last power measured when it was issued, in W; NaN where there was none yet.
     persistence_lower_w, persistence_upper_w : array, optional
-        Band of the rival, made by the same wrapper.
+        Band of the rival, made by the same wrapper; known wherever `persistence_w` is.
     seed : int
         Seed of the bootstrap.
 
@@ -221,7 +221,8 @@ def score(
         raise ModelError(
             "score", "no target at the time of a measured sample", "both on one grid, in ms since the first submission"
         )
-    target, power, lower, upper, naive = (column[at] for column in (target, *own.values()))
+    target = target[at]
+    power, lower, upper, naive = (column[at] for column in own.values())
     inside = (outcome >= lower) & (outcome <= upper)
     error, winkler = np.abs(power - outcome) / outcome, interval_score_w(lower, upper, outcome) / outcome
 
@@ -229,8 +230,10 @@ def score(
     rival_error = np.abs(naive[known] - outcome[known]) / outcome[known]
     rival_coverage = rival_winkler = None
     if persistence_lower_w is not None and persistence_upper_w is not None and known.any():
-        bounds = (np.asarray(bound, np.float64)[at][known] for bound in (persistence_lower_w, persistence_upper_w))
-        rival_coverage, rival_winkler = _judge_band(*bounds, outcome[known])
+        rival_lower, rival_upper = (
+            np.asarray(bound, np.float64)[at][known] for bound in (persistence_lower_w, persistence_upper_w)
+        )
+        rival_coverage, rival_winkler = _judge_band(rival_lower, rival_upper, outcome[known])
     return ForecastScore(
         points=int(at.size),
         unscored=int(issued.size - at.size),

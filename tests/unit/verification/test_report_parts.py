@@ -53,6 +53,13 @@ def test_a_calendar_names_local_days_and_hours():
     assert [tick.label for tick in calendar.axis(0, DAY_MS).ticks][:3] == ["00:00", "03:00", "06:00"]
 
 
+def test_a_day_of_the_run_is_named_by_what_holds_most_of_it():
+    late = Calendar(1_665_093_600_000 - 60_000, 2 * HOUR_MS)  # a minute before midnight
+    assert late.moment(0) == "Thu 6 Oct 23:59"
+    assert (late.run_day(0), late.run_day(1, short=True)) == ("Fri 7 Oct", "Sat 8")
+    assert Calendar(None).run_day(2) == "Day 3"
+
+
 def test_a_calendar_without_a_start_counts_days():
     calendar = Calendar(None)
     assert calendar.moment(DAY_MS + HOUR_MS) == "Day 2 01:00"
@@ -111,8 +118,7 @@ def points_of(path):
 
 
 def drawn(**more):
-    chart = Chart("Power", round_axis(0, 10), round_axis(0, 10), **more)
-    return chart
+    return Chart("Power", round_axis(0, 10), round_axis(0, 10), **more)
 
 
 @given(st.lists(st.one_of(st.floats(0, 10), st.just(float("nan"))), min_size=1, max_size=60))
