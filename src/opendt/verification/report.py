@@ -74,7 +74,7 @@ def write_report(data: ReportData, path: Path) -> None:
     Raises
     ------
     ModelError
-        If there is no forecast, a kind has no score, or its columns differ in length.
+        If there is no forecast, a kind has no score, or its columns differ in length or order.
     OSError
         If the file cannot be written.
     """
@@ -136,6 +136,10 @@ def _check(data: ReportData) -> None:
                 raise ModelError(
                     f"report: kinds[{kind!r}].{name}", f"shape {found}", f"shape {wanted}, as target_ms, not empty"
                 )
+        if (predictions.issued_ms >= predictions.target_ms).any() or (np.diff(predictions.target_ms) < 0).any():
+            raise ModelError(
+                f"report: kinds[{kind!r}]", "times out of order", "rising targets, each issued before its time"
+            )
 
 
 # -------------------------------------------------------------------------------------------------------------- headline

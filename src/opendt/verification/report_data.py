@@ -40,7 +40,7 @@ class Predictions:
     Attributes
     ----------
     issued_ms, target_ms : ndarray of int
-        When each was made, and the time it is about.
+        When each was made, and the time it is about (ascending, later than the former).
     power_w, lower_w, upper_w, persistence_w : ndarray
         Forecast, its 90 % band, and the last power measured when it was issued (NaN where none was), in W.
     """

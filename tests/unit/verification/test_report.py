@@ -197,6 +197,13 @@ def test_columns_of_different_length_are_refused_and_nothing_is_written(tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_prediction_made_after_its_time_is_refused():
+    data = sample_report()
+    late = replace(data.kinds["hour"], issued_ms=data.kinds["hour"].target_ms)
+    with pytest.raises(ModelError, match="each issued before its time"):
+        render_report(replace(data, kinds={"hour": late}))
+
+
 def luminance(colour):
     digits = colour.removeprefix("#")
     digits = "".join(2 * letter for letter in digits) if len(digits) == 3 else digits

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benches.forecast_accuracy import judge_kind
 from opendt.model.errors import ModelError
 from opendt.verification.score import DAY_MS, HOUR_MS, interval_score_w, match, score, skill_interval
 
@@ -103,6 +104,28 @@ def test_equal_forecasts_have_no_skill_and_no_doubt():
 def test_a_rival_without_any_error_leaves_skill_undefined():
     found = judged([100, 110], [100, 100])
     assert np.isnan([found.skill_ratio.value, found.skill_ratio.low, found.skill_ratio.high]).all()
+
+
+def test_the_figures_are_those_of_the_judge_that_shares_no_code():
+    rng = np.random.default_rng(5)
+    time_ms = STEP_MS * np.arange(1, 20_001)
+    measured = 20_000 + 3_000 * np.sin(time_ms / DAY_MS * 6) + rng.normal(0, 200, time_ms.size)
+    target, outcome = time_ms[120:], measured[120:]
+    issued = (target - 1) // HOUR_MS * HOUR_MS
+    power = outcome * (1 + rng.normal(0.002, 0.01, target.size))
+    columns = {"power_w": power, "lower_w": power - 330, "upper_w": power + 310}
+    naive = measured[np.searchsorted(time_ms, issued, side="right") - 1]
+    found = score(issued, target, *columns.values(), time_ms, measured, naive)
+    judge = judge_kind({"issued_ms": issued, "target_ms": target, **columns}, time_ms, measured, 24)
+    assert found.points == judge["scored"]
+    assert found.mape_ratio == pytest.approx(judge["mape_percent"] / 100)
+    assert found.bias_ratio == pytest.approx(judge["bias_percent"] / 100)
+    assert found.coverage_ratio == pytest.approx(judge["coverage"])
+    assert found.winkler_ratio == pytest.approx(judge["winkler_percent"] / 100)
+    assert found.persistence_mape_ratio == pytest.approx(judge["persistence"]["mape_percent"] / 100)
+    assert found.skill_ratio.value == pytest.approx(judge["persistence"]["skill"])
+    assert found.skill_ratio.low == pytest.approx(judge["persistence"]["low"], abs=0.01)
+    np.testing.assert_allclose(found.coverage_by_tercile_ratio, judge["coverage_by_load_tercile"])
 
 
 @given(
