@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,8 @@ from hypothesis import strategies as st
 
 from opendt.formats.carbon import write_carbon
 from opendt.formats.opendc import read_topology, write_topology
-from opendt.formats.opendc_dialect import OpenDCReading
-from opendt.formats.opendc_workload import write_workload
+from opendt.formats.opendc_dialect import RUNNER, SDK, OpenDCReading
+from opendt.formats.opendc_workload import read_workload, write_workload
 from opendt.model import CarbonPoint, FormatError, ModelError, Topology, Workload
 from opendt.model.units import parse_data_mib, parse_frequency_mhz, parse_power_w, parse_time_ms
 
@@ -125,11 +126,11 @@ def test_topologies_survive_json(topology):
     assert Topology.model_validate_json(topology.model_dump_json()) == topology
 
 
-@given(topologies())
-def test_topologies_survive_a_file_of_the_runner_dialect(topology):
+@given(topologies(), st.sampled_from([RUNNER, SDK]))
+def test_topologies_survive_a_file_of_either_dialect(topology, dialect):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "topology.json"
-        write_topology(topology, path)
+        write_topology(topology, path, dialect=dialect)
         assert read_topology(path, reading=OpenDCReading(strict=True)) == topology
 
 
@@ -185,6 +186,8 @@ def workloads(draw):
     if any(parents):
         columns["parent_offset"] = np.concatenate(([0], np.cumsum([len(p) for p in parents])))
         columns["parents"] = [parent for found in parents for parent in found]
+        if draw(st.booleans()):
+            columns["edge_mib"] = listed(st.floats(0, 1e12), len(columns["parents"]))
     if draw(st.booleans()):
         columns |= {"deferrable": listed(st.booleans(), count), "deadline_ms": listed(st.integers(-1, 2**45), count)}
     if draw(st.booleans()):
@@ -209,6 +212,8 @@ def columns_of_files(folder):
         "fragment_duration_ms": fragments["duration"].to_pylist(),
         "fragment_cpu_mhz": fragments["cpu_usage"].to_pylist(),
     }
+    if "edge_mib" in tasks.column_names:
+        columns["edge_mib"] = [mib for found in tasks["edge_mib"].to_pylist() for mib in found]
     for name, column in (("deferrable",) * 2, ("deadline_ms", "deadline"), ("pinned",) * 2, ("slowdown",) * 2):
         if column in tasks.column_names:
             columns[name] = tasks[column].to_pylist()
@@ -224,6 +229,20 @@ def test_workloads_survive_a_folder(workload):
     with tempfile.TemporaryDirectory() as name:
         write_workload(workload, name)
         assert Workload.from_columns(columns_of_files(Path(name))).equals(workload)
+
+
+UNUSED = {"deferrable": False, "deadline_ms": -1, "pinned": "", "slowdown": 1.0, "edge_mib": 0.0}
+
+
+@given(workloads())
+def test_workloads_survive_the_engines_reader(workload):
+    # Columns in which no task says anything are left out.
+    idle = {
+        name: None for name, value in UNUSED.items() if all(each == value for each in workload.columns.get(name, ()))
+    }
+    with tempfile.TemporaryDirectory() as name:
+        write_workload(workload, name)
+        assert read_workload(name).equals(replace(workload, **idle))
 
 
 @given(workloads(), st.data())
@@ -243,7 +262,7 @@ def test_a_circle_is_found_wherever_it_is(workload, data):
     ring = data.draw(st.permutations(range(len(workload))))
     ring = ring[: data.draw(st.integers(1, len(workload)))]
     parents = {task: ring[(place + 1) % len(ring)] for place, task in enumerate(ring)}
-    columns = workload.columns | {
+    columns = {name: column for name, column in workload.columns.items() if name != "edge_mib"} | {
         "parent_offset": np.concatenate(([0], np.cumsum([task in parents for task in range(len(workload))]))),
         "parents": [parents[task] for task in range(len(workload)) if task in parents],
     }

@@ -20,13 +20,15 @@ def test_a_folder_appears_with_those_above_it(tmp_path):
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
 
 
-def test_nothing_stays_of_a_folder_that_failed(tmp_path):
-    def fail():
-        with staged_folder(tmp_path / "a" / "b", ["x"]) as folder:
-            (folder / "x").write_text("1")
-            raise StopError
+def write_and_fail(target):
+    with staged_folder(target, ["x"]) as folder:
+        (folder / "x").write_text("1")
+        raise StopError
 
-    pytest.raises(StopError, fail)
+
+def test_nothing_stays_of_a_folder_that_failed(tmp_path):
+    with pytest.raises(StopError):
+        write_and_fail(tmp_path / "a" / "b")
     assert list(tmp_path.iterdir()) == []
 
 
