@@ -107,7 +107,7 @@ class Simulation:
     @classmethod
     def _around(cls, engine: _Simulation) -> Simulation:
         simulation = cls.__new__(cls)
-        simulation._engine = engine
+        simulation._engine = engine  # noqa: SLF001 - its own, made without the constructor
         return simulation
 
     @property

@@ -6,6 +6,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from opendt.model.change import (
+    AddHosts,
+    ClusterHosts,
+    GroupHosts,
+    NamedHosts,
+    RemoveHosts,
+    ResizeHosts,
+    ThrottleHosts,
+)
 from opendt.orchestrator.outcome import versions
 from opendt.twin.drift import DriftEvent
 from opendt.verification.report_data import (
@@ -42,8 +51,8 @@ _EFFECTS: Final = (
     ("emission_g", "Carbon", "kg", 1e-3),
     ("task_wait_p95_s", "Wait p95", "s", 1.0),
     ("makespan_s", "Makespan", "s", 1.0),
-    ("hosts_up", "Hosts up", "", 1.0),
-    ("tasks_completed", "Tasks completed", "", 1.0),
+    ("hosts_up", "In service", "hosts", 1.0),
+    ("tasks_completed", "Completed", "tasks", 1.0),
 )
 
 
@@ -122,8 +131,8 @@ def _slo_rows(outcome: Outcome) -> list[SloRow]:
         rows.append(
             SloRow(
                 name=_SLO_NAMES.get(name, name),
-                target=f"{_target_word(name)} {found[0][1].target:g} {unit}".rstrip(),
-                measured=f"{np.mean(measured):.4g} {unit} (mean)".replace("  ", " ") if measured else "not measured",
+                target=_target_words(outcome, found[0][1]),
+                measured=f"{_quantity(float(np.mean(measured)), unit)} (mean)" if measured else "not measured",
                 met_windows=sum(status.met is True for _, status in found),
                 checked_windows=sum(status.met is not None for _, status in found),
                 breached_ms=[start_ms for start_ms, status in found if status.met is False],
@@ -132,8 +141,18 @@ def _slo_rows(outcome: Outcome) -> list[SloRow]:
     return rows
 
 
-def _target_word(name: str) -> str:
-    return "near" if name == "utilization" else "at most"
+def _target_words(outcome: Outcome, status: SloStatus) -> str:
+    band = outcome.orchestrator.slo.utilization
+    if status.name == "utilization" and band is not None:
+        return f"{100 * band.min_ratio:g} to {100 * band.max_ratio:g} %"
+    return f"at most {_quantity(status.target, status.unit)}"
+
+
+def _quantity(value: float, unit: str) -> str:
+    """Say a quantity; a ratio in percent up to one, as a factor above."""
+    if unit == "ratio":
+        return f"{100 * value:.3g} %" if value < 1 else f"{value:.3g} times"
+    return f"{value:.4g} {unit}"
 
 
 def _proposal_row(proposal: Proposal, effect: SimulatedEffect) -> ProposalRow:
@@ -156,31 +175,52 @@ def _proposal_row(proposal: Proposal, effect: SimulatedEffect) -> ProposalRow:
 
 
 def _change_words(change: Any) -> str:
-    """Say what a change does, from its fields that are set."""
-    record = change.model_dump(exclude_none=True, exclude_defaults=False, mode="json")
-    kind = str(record.pop("type")).replace("_", " ")
-    hosts = record.pop("hosts", None)
-    where = ""
-    if isinstance(hosts, dict):
-        names = hosts.get("names")
-        where = f" {len(names)} hosts" if names else f" {hosts.get('group') or hosts.get('cluster') or 'all hosts'}"
-    rest = ", ".join(
-        f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in record.items()
-    )
-    return f"{kind}{where}" + (f": {rest}" if rest else "")
+    """Say what a change does, for a person."""
+    match change:
+        case RemoveHosts(hosts=hosts, count=count):
+            return f"switch off {_hosts_words(hosts, count)}"
+        case AddHosts(cluster=cluster, group=group):
+            return f"add {group.count} {group.name} hosts to {cluster}"
+        case ResizeHosts(hosts=hosts):
+            sizes = [
+                f"{value:g} {unit}"
+                for value, unit in (
+                    (change.core_count, "cores"),
+                    (change.core_speed_mhz, "MHz"),
+                    (change.memory_mib, "MiB"),
+                )
+                if value is not None
+            ]
+            return f"set {_hosts_words(hosts, None)} to {', '.join(sizes)}"
+        case ThrottleHosts(hosts=hosts, speed_ratio=ratio):
+            return f"run {_hosts_words(hosts, None)} at {100 * ratio:g} % of their frequency"
+        case _:
+            return str(change.type).replace("_", " ")
+
+
+def _hosts_words(hosts: Any, count: int | None) -> str:
+    match hosts:
+        case NamedHosts(names=names):
+            return f"{len(names)} hosts ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
+        case GroupHosts(group=group):
+            return f"{'all' if count is None else count} {group} hosts"
+        case ClusterHosts(cluster=cluster):
+            return f"{'all' if count is None else count} hosts of {cluster}"
+        case _:
+            return f"{'all' if count is None else count} hosts"
 
 
 def _event_row(kind: str, event: Any, tick_ms: int) -> EventRow:
     time_ms = event.tick * tick_ms
     if isinstance(event, DriftEvent):
-        words = ", ".join(
-            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-            for name, value in event.as_dict().items()
-            if name != "tick"
+        hours = (event.tick - event.since_tick) * tick_ms / 3.6e6
+        text = (
+            f"Measured power left what the {kind} forecast's curves explain by {100 * event.size_ratio:+.1f} % "
+            f"({event.kind}, over {hours:.1f} h)"
         )
-        return EventRow(time_ms=time_ms, kind="drift", text=f"Calibration of the {kind} forecast: {words}")
+        return EventRow(time_ms=time_ms, kind="step" if event.kind == "step" else "drift", text=text)
     text = (
-        f"Calibration of the {kind} forecast went back to its curves of hour {event.to_tick * tick_ms / 3.6e6:.0f}: "
+        f"The {kind} forecast went back to its curves of hour {event.to_tick * tick_ms / 3.6e6:.0f}: "
         f"error {100 * event.error_ratio:.2f} % against {100 * event.kept_error_ratio:.2f} %"
     )
     return EventRow(time_ms=time_ms, kind="rollback", text=text)
