@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 
@@ -205,6 +206,8 @@ struct FileWriter<B> {
     path: PathBuf,
     full: Option<SyncSender<B>>,
     empty: Receiver<B>,
+    /// Set when the results are not wanted any more, so that the thread leaves what still waits for it.
+    abandoned: Arc<AtomicBool>,
     thread: Option<JoinHandle<Result<()>>>,
 }
 
@@ -221,10 +224,15 @@ impl<B: Batch> FileWriter<B> {
         let (full, to_write) = sync_channel::<B>(QUEUE);
         let (give_back, empty) = channel::<B>();
         let mut rows = RowWriter::create(start.file, &path, &temporary, columns.clone(), start.options.row_group_rows)?;
+        let abandoned = Arc::new(AtomicBool::new(false));
+        let given_up = abandoned.clone();
         let thread = std::thread::Builder::new()
             .name(format!("write {}", start.file.name()))
             .spawn(move || {
                 for mut batch in to_write {
+                    if given_up.load(Ordering::Relaxed) {
+                        return Ok(());
+                    }
                     rows.append(&batch)?;
                     batch.clear();
                     // The caller may be gone or about to go.
@@ -233,7 +241,7 @@ impl<B: Batch> FileWriter<B> {
                 rows.close()
             })
             .map_err(|error| FormatError::io(&path, "start a thread for", &error))?;
-        Ok(FileWriter { columns, path, full: Some(full), empty, thread: Some(thread) })
+        Ok(FileWriter { columns, path, full: Some(full), empty, abandoned, thread: Some(thread) })
     }
 
     fn send(&mut self, batch: &mut B) -> Result<()> {
@@ -275,9 +283,10 @@ impl<B: Batch> FileWriter<B> {
 
 impl<B> Drop for FileWriter<B> {
     fn drop(&mut self) {
-        self.full = None;
         if let Some(thread) = self.thread.take() {
             // Dropped before the end: the results are not wanted, nor is an error.
+            self.abandoned.store(true, Ordering::Relaxed);
+            self.full = None;
             let _ = thread.join();
         }
     }
