@@ -8,13 +8,44 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from opendt import Battery, CarbonPoint, Cluster, Gpu, HostGroup, LinearPower, Link, MsePower, PowerSource, Simulation
-from opendt import Options, Topology, workload_from_tasks
+from opendt import (
+    Battery,
+    CarbonPoint,
+    Cluster,
+    Gpu,
+    HostGroup,
+    LinearPower,
+    Link,
+    MsePower,
+    Options,
+    PowerSource,
+    Simulation,
+    Topology,
+    workload_from_tasks,
+)
 from opendt.model import Checkpoint, FailureEvent, TraceFailures
-from opendt.model.options import ComputeFilter, FilterAllocation, MemorizingAllocation, RamFilter, RamWeigher
-from opendt.model.options import TimeShiftAllocation, VCpuFilter, VGpuFilter
-from opendt.model.topology import BestEffort, ConstantOverhead, DoubleThreshold, EqualShare, FirstFit, FixedShare
-from opendt.model.topology import MaxMinFairness, RunningMean, ShareBasedOverhead, SingleThreshold
+from opendt.model.options import (
+    ComputeFilter,
+    FilterAllocation,
+    MemorizingAllocation,
+    RamFilter,
+    RamWeigher,
+    TimeShiftAllocation,
+    VCpuFilter,
+    VGpuFilter,
+)
+from opendt.model.topology import (
+    BestEffort,
+    ConstantOverhead,
+    DoubleThreshold,
+    EqualShare,
+    FirstFit,
+    FixedShare,
+    MaxMinFairness,
+    RunningMean,
+    ShareBasedOverhead,
+    SingleThreshold,
+)
 
 FAIR = (MaxMinFairness(), FirstFit(), BestEffort(update_interval_ms=700))
 UNFAIR = (EqualShare(), FixedShare(share_ratio=0.5))

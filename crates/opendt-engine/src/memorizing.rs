@@ -104,7 +104,8 @@ impl Simulation {
                     if allowed.contains(&host) && filters.iter().all(fits) {
                         return Choice::Place(position, host as usize);
                     }
-                    if skipped >= MOST_SKIPS {
+                    // With nothing running, failing would be for ever: all hosts are tried.
+                    if skipped >= MOST_SKIPS && self.s.counts.active > 0 {
                         return Choice::Blocked(position);
                     }
                 }
