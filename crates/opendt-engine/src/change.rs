@@ -377,6 +377,9 @@ impl Simulation {
         state.class = class;
         state.capacity_mhz = c.capacity_mhz * state.speed_ratio;
         state.dynamic_factor = c.dynamic_factor * state.speed_ratio.powf(c.group.frequency_exponent);
+        if matches!(state.status, HostStatus::Up | HostStatus::Draining) {
+            self.s.in_service_mhz[host] = state.capacity_mhz;
+        }
         let views = &mut self.s.views;
         let cores = c.group.core_count as i32;
         views.free_cores[host] += cores - views.core_count[host];
@@ -385,6 +388,7 @@ impl Simulation {
         views.memory_mib[host] = c.group.memory_mib;
         views.core_speed_mhz[host] = c.group.core_speed_mhz * state.speed_ratio;
         views.capacity_mhz[host] = state.capacity_mhz;
+        self.reindex(host, false);
         self.mark_dirty(host);
         self.invoke_engine();
         self.request_scheduling();
@@ -461,6 +465,7 @@ impl Simulation {
 
     fn set_allocation(&mut self, allocation: &Allocation) -> Result<(), EngineError> {
         Arc::make_mut(&mut self.model).options.allocation = allocation.clone();
+        self.forget_index();
         self.s.memorizing = crate::state::MemorizingState::default();
         for host in 0..self.s.hosts.len() {
             self.memorize_host(host);

@@ -261,7 +261,8 @@ impl Simulation {
             return self.s.power_w[host];
         }
         let class = &self.model.classes[state.class as usize];
-        class.cpu_power_w((state.demand_mhz / state.capacity_mhz).min(1.0), state.dynamic_factor) + state.gpu_power_w
+        class.cpu_power_w((self.s.demand_mhz[host] / state.capacity_mhz).min(1.0), state.dynamic_factor)
+            + state.gpu_power_w
     }
 }
 

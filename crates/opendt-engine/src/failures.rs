@@ -123,6 +123,7 @@ impl Simulation {
         views.core_count[host] = 0;
         views.memory_mib[host] = 0;
         views.gpu_cores[host] = 0;
+        self.reindex(host, false);
         self.mark_dirty(host);
         self.invoke_engine();
     }
@@ -133,8 +134,15 @@ impl Simulation {
         let (up, down) = self.up_down_ms(host);
         let state = &mut self.s.hosts[host];
         (state.up_ms, state.down_ms, state.status_since_ms) = (up, down, now);
-        state.status = status;
+        let old = std::mem::replace(&mut state.status, status);
+        let capacity_mhz = state.capacity_mhz;
+        let in_service = |status| matches!(status, HostStatus::Up | HostStatus::Draining);
+        self.s.hosts_up = self.s.hosts_up + u32::from(in_service(status)) - u32::from(in_service(old));
+        let down = |status| status == HostStatus::Failed;
+        self.s.hosts_down = self.s.hosts_down + u32::from(down(status)) - u32::from(down(old));
+        self.s.in_service_mhz[host] = if in_service(status) { capacity_mhz } else { 0.0 };
         self.s.views.up[host] = status == HostStatus::Up;
+        self.reindex(host, false);
     }
 
     /// Time a host was up and down since the start, ms.

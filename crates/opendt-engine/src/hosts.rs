@@ -1,14 +1,14 @@
 //! Hosts: the progress of fragments, the sharing of CPU and GPU, power and energy.
 
 use crate::clusters::next_carbon_ms;
-use crate::model::GpuClass;
+use crate::model::{GpuClass, HostClass};
 use crate::observe::Observer;
 use crate::queue::NEVER;
 use crate::sharing;
 use crate::sim::{Simulation, owned_slot, slot_owner};
 use crate::spec::{GpuOverhead, ScalingPolicy, Sharing};
-use crate::state::{Fragment, Host, HostStatus, Slot};
-use crate::workload::NONE;
+use crate::state::{Fragment, Host, HostStatus, Slot, Span};
+use crate::workload::{NONE, Usage, Workload};
 
 /// What a slot does next.
 enum Next {
@@ -16,6 +16,70 @@ enum Next {
     Begun,
     /// Nothing is left.
     Finished,
+}
+
+/// The next fragment of a task that is alone on its host.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NextFragment {
+    host: u32,
+    slot: u32,
+    duration_ms: u32,
+    cpu_mhz: f64,
+}
+
+/// The arrays of what every sample sums, one entry a host.
+struct Meters<'a> {
+    power_w: &'a mut [f64],
+    energy_j: &'a mut [f64],
+    since_ms: &'a mut [f64],
+    usage_mhz: &'a mut [f64],
+    demand_mhz: &'a mut [f64],
+}
+
+impl Meters<'_> {
+    /// Adds what a host has used since its last change; gives the energy, J.
+    #[inline(always)]
+    fn settle(&mut self, index: usize, host: &mut Host, now: i64) -> f64 {
+        let now = now as f64;
+        let since = std::mem::replace(&mut self.since_ms[index], now);
+        if since == now {
+            return 0.0;
+        }
+        let dt = now - since;
+        let energy = self.power_w[index] * dt * 1e-3;
+        self.energy_j[index] += energy;
+        host.active_ms += host.active_ratio * dt;
+        host.steal_ms += host.steal_ratio * dt;
+        if host.gpu_demand_mhz != 0.0 {
+            host.gpu_active_ms += host.gpu_usage_mhz * dt;
+            host.gpu_steal_ms += (host.gpu_demand_mhz - host.gpu_usage_mhz) * dt;
+        }
+        energy
+    }
+
+    /// Sets rates and power of a host whose only task demands `cpu_mhz` and gets it up to the capacity.
+    #[inline(always)]
+    fn set_lone_demand(&mut self, index: usize, host: &mut Host, class: &HostClass, cpu_mhz: f64) {
+        let capacity = host.capacity_mhz;
+        let over = cpu_mhz >= capacity;
+        let u = if over { 1.0 } else { cpu_mhz / capacity };
+        host.active_ratio = u;
+        host.steal_ratio = if over { (cpu_mhz - capacity) / capacity } else { 0.0 };
+        self.demand_mhz[index] = cpu_mhz;
+        self.usage_mhz[index] = cpu_mhz.min(capacity);
+        self.power_w[index] = class.cpu_power_w(u, host.dynamic_factor) + host.gpu_power_w;
+    }
+}
+
+impl Slot {
+    /// Adds to the integrals of CPU demand and supply what passed since the last change.
+    #[inline(always)]
+    fn settle_cpu(&mut self, now: i64) {
+        let dt = (now - self.since_ms) as f64;
+        self.demanded_mhz_ms += self.cpu_mhz * dt;
+        self.supplied_mhz_ms += self.cpu_supply_mhz * dt;
+        self.since_ms = now;
+    }
 }
 
 impl Simulation {
@@ -39,65 +103,86 @@ impl Simulation {
         views.gpu_core_speed_mhz.push(c.gpu.as_ref().map_or(0.0, |gpu| gpu.core_speed_mhz));
         self.s.power_w.push(c.rest_w());
         self.s.energy_j.push(0.0);
-        self.s.since_ms.push(now);
+        self.s.since_ms.push(now as f64);
+        self.s.usage_mhz.push(0.0);
+        self.s.demand_mhz.push(0.0);
+        self.s.in_service_mhz.push(c.capacity_mhz);
+        self.s.hosts_up += 1;
+        let index = self.s.hosts.len() as u32;
+        match self.s.spans.last_mut() {
+            Some(span) if span.cluster == c.cluster => span.end = index + 1,
+            _ => self.s.spans.push(Span { cluster: c.cluster, start: index, end: index + 1 }),
+        }
         self.s.hosts.push(Host {
             class,
-            ordinal,
+            first_slot: NONE,
+            slot_count: 0,
+            streams: false,
+            dirty: false,
             status: HostStatus::Up,
             capacity_mhz: c.capacity_mhz,
-            speed_ratio: 1.0,
             dynamic_factor: c.dynamic_factor,
-            demand_mhz: 0.0,
-            usage_mhz: 0.0,
+            gpu_power_w: c.rest_w() - c.idle_w,
+            active_ratio: 0.0,
+            steal_ratio: 0.0,
+            active_ms: 0.0,
+            steal_ms: 0.0,
             gpu_demand_mhz: 0.0,
             gpu_usage_mhz: 0.0,
-            gpu_power_w: c.rest_w() - c.idle_w,
-            first_slot: NONE,
+            gpu_active_ms: 0.0,
+            gpu_steal_ms: 0.0,
+            speed_ratio: 1.0,
+            ordinal,
             last_slot: NONE,
-            slot_count: 0,
             rotation: 0,
             rotates_ms: NEVER,
             boot_ms: now,
             status_since_ms: now,
             up_ms: 0,
             down_ms: 0,
-            active_ms: 0.0,
-            steal_ms: 0.0,
-            gpu_active_ms: 0.0,
-            gpu_steal_ms: 0.0,
             power_limit_w: f64::INFINITY,
-            dirty: false,
         });
         let host = self.s.hosts.len() - 1;
         self.s.calendar.grow(host + 1);
+        self.forget_index();
         self.memorize_host(host);
         host
     }
 
-    /// Deadlines have come: the quick way for lone tasks that only go on, else the general one, slot by slot in the order
-    /// in which the deadlines were set.
+    /// Deadlines have come: the quick way where all are of lone tasks that only go on, else the general one, slot by slot in
+    /// the order in which the deadlines were set.
     #[inline]
     pub(crate) fn progress_due<O: Observer>(&mut self, now: i64, observer: &mut O) {
         let mut due = std::mem::take(&mut self.scratch.due);
-        let mut slots = std::mem::take(&mut self.scratch.due_slots);
+        due.clear();
         self.s.calendar.take_due(now, &mut due);
-        self.rotate_due(now, &due);
-        for &host in &due {
+        if self.look_ahead(now, &due) {
+            self.continue_lone_tasks(now);
+        } else {
+            self.progress_slots(now, &due, observer);
+        }
+        self.scratch.due = due;
+    }
+
+    #[inline(never)]
+    fn progress_slots<O: Observer>(&mut self, now: i64, due: &[u32], observer: &mut O) {
+        let mut slots = std::mem::take(&mut self.scratch.due_slots);
+        self.rotate_due(now, due);
+        for &host in due {
             self.collect_due_slots(host as usize, now, &mut slots);
         }
         slots.sort_unstable();
         self.reorder_ties(now, &mut slots);
-        let quick = !self.conserves_work() && self.s.timers.is_none();
         for &(_, slot) in &slots {
-            let host = self.s.slots[slot as usize].host as usize;
-            if !(quick && self.s.hosts[host].slot_count == 1 && self.continue_lone_task(host)) {
+            let host = self.s.slots[slot as usize].host;
+            if !(self.look_ahead(now, &[host]) && self.s.hosts[host as usize].first_slot == slot) {
                 self.progress_slot(slot, observer);
-                self.mark_dirty(host);
+                self.mark_dirty(host as usize);
+            } else {
+                self.continue_lone_tasks(now);
             }
         }
         slots.clear();
-        due.clear();
-        self.scratch.due = due;
         self.scratch.due_slots = slots;
     }
 
@@ -169,79 +254,88 @@ impl Simulation {
         }
     }
 
-    /// Begins the next fragment of a host's only task, if that needs nothing but a new demand.
+    /// Whether all due hosts hold one task each that needs nothing but its next fragment, and are in the order in which
+    /// their deadlines were set; these fragments are in `scratch.next` then.
+    ///
+    /// Reading them all before anything depends on them lets their cache misses overlap, which is most of the time that a
+    /// long trace takes.
     #[inline]
-    fn continue_lone_task(&mut self, host: usize) -> bool {
-        let state = &self.s.hosts[host];
-        let index = state.first_slot as usize;
-        let slot = &mut self.s.slots[index];
-        let chunk = &*self.chunks[slot.chunk as usize].data;
-        let class = &self.model.classes[state.class as usize];
-        let now = self.s.now;
-        let simple = slot.started
-            && slot.deadline_ms == now
-            && slot.cursor < slot.stop
-            && slot.injected.is_empty()
-            && slot.slowdown == 1.0
-            && slot.snapshot_ms == NEVER
-            && !slot.overhead
-            && chunk.fragment_gpu_mhz.is_none()
-            && class.sharing_is_by_demand()
-            && state.power_limit_w == f64::INFINITY;
-        if !simple {
+    fn look_ahead(&mut self, now: i64, due: &[u32]) -> bool {
+        if self.conserves_work() || self.s.timers.is_some() {
             return false;
         }
-        let duration = chunk.fragment_duration_ms[slot.cursor as usize];
-        if duration == 0 {
-            return false;
+        let Simulation { chunks, s, scratch, .. } = self;
+        scratch.next.clear();
+        let mut last = 0;
+        for &host in due {
+            let state = &s.hosts[host as usize];
+            if !state.streams {
+                return false;
+            }
+            let slot = &s.slots[state.first_slot as usize];
+            let data = &*chunks[slot.chunk as usize].data;
+            let cursor = slot.cursor as usize;
+            let duration_ms = data.fragment_duration_ms.get(cursor).copied().unwrap_or(0);
+            if slot.deadline_ms != now || slot.cursor >= slot.stop || slot.deadline_sequence < last || duration_ms == 0
+            {
+                return false;
+            }
+            last = slot.deadline_sequence;
+            let cpu_mhz = data.fragment_cpu_mhz.get(cursor);
+            prefetch(data, cursor);
+            scratch.next.push(NextFragment { host, slot: state.first_slot, duration_ms, cpu_mhz });
         }
-        let cpu_mhz = chunk.fragment_cpu_mhz.get(slot.cursor as usize);
-        slot.cursor += 1;
-        slot.deadline_ms = now + i64::from(duration);
-        self.s.deadline_sequence += 1;
-        slot.deadline_sequence = self.s.deadline_sequence;
-        let deadline = slot.deadline_ms;
-        if cpu_mhz != slot.cpu_mhz {
-            let capacity = state.capacity_mhz;
-            let dt = (now - slot.since_ms) as f64;
-            slot.demanded_mhz_ms += slot.cpu_mhz * dt;
-            slot.supplied_mhz_ms += slot.cpu_supply_mhz * dt;
-            slot.since_ms = now;
-            slot.cpu_mhz = cpu_mhz;
-            slot.cpu_supply_mhz = cpu_mhz.min(capacity);
-            let usage = slot.cpu_supply_mhz;
-            self.flush_host(host);
-            let state = &mut self.s.hosts[host];
-            state.demand_mhz = cpu_mhz;
-            state.usage_mhz = usage;
-            let factor = state.dynamic_factor;
-            let u = if cpu_mhz >= capacity { 1.0 } else { cpu_mhz / capacity };
-            self.s.power_w[host] =
-                class_power(&self.model.classes[state.class as usize], u, factor) + state.gpu_power_w;
-        }
-        self.s.calendar.set(host, deadline);
         true
+    }
+
+    /// Begins the fragments that `look_ahead` found.
+    ///
+    /// Does what `next_fragment` and `refresh_host` do, for the case that is nearly all of a trace, and leaves rates alone
+    /// where the demand stays what it was.
+    #[inline]
+    fn continue_lone_tasks(&mut self, now: i64) {
+        let Simulation { model, s, scratch, .. } = self;
+        let n = s.hosts.len();
+        let hosts = &mut s.hosts[..n];
+        let mut meters = Meters {
+            power_w: &mut s.power_w[..n],
+            energy_j: &mut s.energy_j[..n],
+            since_ms: &mut s.since_ms[..n],
+            usage_mhz: &mut s.usage_mhz[..n],
+            demand_mhz: &mut s.demand_mhz[..n],
+        };
+        for next in &scratch.next {
+            let index = next.host as usize;
+            let (host, slot) = (&mut hosts[index], &mut s.slots[next.slot as usize]);
+            s.deadline_sequence += 1;
+            slot.cursor += 1;
+            slot.deadline_ms = now + i64::from(next.duration_ms);
+            slot.deadline_sequence = s.deadline_sequence;
+            if next.cpu_mhz != slot.cpu_mhz {
+                slot.settle_cpu(now);
+                slot.cpu_mhz = next.cpu_mhz;
+                slot.cpu_supply_mhz = next.cpu_mhz.min(host.capacity_mhz);
+                meters.settle(index, host, now);
+                meters.set_lone_demand(index, host, &model.classes[host.class as usize], next.cpu_mhz);
+            }
+            s.calendar.set_again(index, slot.deadline_ms);
+        }
     }
 
     /// Adds what the host has used since its last change.
     #[inline]
     pub(crate) fn flush_host(&mut self, host: usize) {
-        let now = self.s.now;
-        let since = self.s.since_ms[host];
-        if since == now {
-            return;
-        }
-        let dt = (now - since) as f64;
-        let energy = self.s.power_w[host] * dt * 1e-3;
-        self.s.energy_j[host] += energy;
-        self.s.since_ms[host] = now;
-        let state = &mut self.s.hosts[host];
-        let capacity = state.capacity_mhz;
-        state.active_ms += state.usage_mhz / capacity * dt;
-        state.steal_ms += (state.demand_mhz - state.usage_mhz) / capacity * dt;
-        state.gpu_active_ms += state.gpu_usage_mhz * dt;
-        state.gpu_steal_ms += (state.gpu_demand_mhz - state.gpu_usage_mhz) * dt;
-        if state.slot_count > 1 {
+        let s = &mut self.s;
+        let mut meters = Meters {
+            power_w: &mut s.power_w,
+            energy_j: &mut s.energy_j,
+            since_ms: &mut s.since_ms,
+            usage_mhz: &mut s.usage_mhz,
+            demand_mhz: &mut s.demand_mhz,
+        };
+        let state = &mut s.hosts[host];
+        let energy = meters.settle(host, state, s.now);
+        if state.slot_count > 1 && energy != 0.0 {
             self.attribute(host, energy);
         }
     }
@@ -255,14 +349,15 @@ impl Simulation {
         let gpu_dynamic = (state.gpu_power_w - gpu_rest).clamp(0.0, power);
         let cpu_dynamic = (power - state.gpu_power_w - class.idle_w).clamp(0.0, power);
         let part = |watts: f64| if power > 0.0 { energy * watts / power } else { 0.0 };
-        let by_cpu = if state.usage_mhz > 0.0 { part(cpu_dynamic) / state.usage_mhz } else { 0.0 };
+        let usage_mhz = self.s.usage_mhz[host];
+        let by_cpu = if usage_mhz > 0.0 { part(cpu_dynamic) / usage_mhz } else { 0.0 };
         let by_gpu = if state.gpu_usage_mhz > 0.0 { part(gpu_dynamic) / state.gpu_usage_mhz } else { 0.0 };
-        let given = by_cpu * state.usage_mhz + by_gpu * state.gpu_usage_mhz;
+        let given = by_cpu * usage_mhz + by_gpu * state.gpu_usage_mhz;
         let equal = (energy - given) / f64::from(state.slot_count);
         let total: f64 = self.slots_of(host).map(|slot| self.s.slots[slot].cpu_supply_mhz).sum();
         let gpu_total: f64 = self.slots_of(host).map(|slot| self.s.slots[slot].gpu_supply_mhz).sum();
         // Under fixed shares tasks get more than the host gives: scale, so that the parts still sum to the meter.
-        let cpu_scale = if total > 0.0 { by_cpu * state.usage_mhz / total } else { 0.0 };
+        let cpu_scale = if total > 0.0 { by_cpu * usage_mhz / total } else { 0.0 };
         let gpu_scale = if gpu_total > 0.0 { by_gpu * state.gpu_usage_mhz / gpu_total } else { 0.0 };
         let missing = given - cpu_scale * total - gpu_scale * gpu_total;
         let equal = equal + missing / f64::from(state.slot_count);
@@ -315,6 +410,8 @@ impl Simulation {
         }
         state.last_slot = index;
         state.slot_count += 1;
+        state.streams = false;
+        self.s.hosts_busy += u32::from(state.slot_count == 1);
         index
     }
 
@@ -337,6 +434,8 @@ impl Simulation {
         let (next, previous) = (slot.next, slot.previous);
         let slot = slot.clone();
         state.slot_count -= 1;
+        state.streams = false;
+        self.s.hosts_busy -= u32::from(state.slot_count == 0);
         if previous == NONE {
             state.first_slot = next;
         } else {
@@ -500,9 +599,9 @@ impl Simulation {
         } else if let Sharing::EqualShare | Sharing::FixedShare { .. } = sharing {
             // The reference's distributor keeps demanding once it had a task.
             let state = &self.s.hosts[host];
-            if state.demand_mhz > 0.0 && state.status == HostStatus::Up {
-                cpu.demand = state.demand_mhz;
-                cpu.usage = state.usage_mhz;
+            if self.s.demand_mhz[host] > 0.0 && state.status == HostStatus::Up {
+                cpu.demand = self.s.demand_mhz[host];
+                cpu.usage = self.s.usage_mhz[host];
             }
         }
         let mut gpu_power = 0.0;
@@ -568,8 +667,10 @@ impl Simulation {
 
     fn set_rates(&mut self, host: usize, cpu: Shared, gpu: Shared, gpu_power: f64) {
         let state = &mut self.s.hosts[host];
-        state.demand_mhz = cpu.demand;
-        state.usage_mhz = cpu.usage;
+        state.active_ratio = cpu.usage / state.capacity_mhz;
+        state.steal_ratio = (cpu.demand - cpu.usage) / state.capacity_mhz;
+        self.s.demand_mhz[host] = cpu.demand;
+        self.s.usage_mhz[host] = cpu.usage;
         state.gpu_demand_mhz = gpu.demand;
         state.gpu_usage_mhz = gpu.usage;
         state.gpu_power_w = gpu_power;
@@ -579,7 +680,7 @@ impl Simulation {
             HostStatus::Failed if !self.model.options.failed_hosts_draw_idle => 0.0,
             _ => {
                 let u = (cpu.demand / state.capacity_mhz).min(1.0);
-                class_power(class, u, state.dynamic_factor) + gpu_power
+                class.cpu_power_w(u, state.dynamic_factor) + gpu_power
             }
         };
         self.s.power_w[host] = power.min(state.power_limit_w);
@@ -609,7 +710,23 @@ impl Simulation {
             next = next.min(slot.deadline_ms).min(slot.snapshot_ms);
         }
         self.s.calendar.set(host, if due { NEVER } else { next });
+        self.s.hosts[host].streams = matches!(*slots, [slot] if self.is_plain(host, slot));
         due
+    }
+
+    /// Whether a host's only task needs nothing at the end of a fragment but the next demand.
+    fn is_plain(&self, host: usize, slot: u32) -> bool {
+        let state = &self.s.hosts[host];
+        let slot = &self.s.slots[slot as usize];
+        slot.started
+            && !slot.overhead
+            && slot.injected.is_empty()
+            && slot.slowdown == 1.0
+            && slot.snapshot_ms == NEVER
+            && self.chunks[slot.chunk as usize].data.fragment_gpu_mhz.is_none()
+            && self.model.classes[state.class as usize].sharing_is_by_demand()
+            && state.power_limit_w == f64::INFINITY
+            && state.rotates_ms == NEVER
     }
 
     /// What a host can give under its power limit, MHz.
@@ -620,7 +737,7 @@ impl Simulation {
         }
         let class = &self.model.classes[state.class as usize];
         let limit = state.power_limit_w - state.gpu_power_w;
-        let at = |u: f64| class_power(class, u, state.dynamic_factor);
+        let at = |u: f64| class.cpu_power_w(u, state.dynamic_factor);
         if at(1.0) <= limit {
             return state.capacity_mhz;
         }
@@ -632,6 +749,28 @@ impl Simulation {
         }
         low * state.capacity_mhz
     }
+}
+
+/// Fetches the next cache line of a task's fragments, once a line: hundreds of tasks are read in turn, more than the
+/// processor follows by itself, and it will be another sample's time before this one is.
+#[inline(always)]
+fn prefetch(data: &Workload, cursor: usize) {
+    const VALUES_A_LINE: usize = 16;
+    if cursor.is_multiple_of(VALUES_A_LINE)
+        && let Some(duration) = data.fragment_duration_ms.get(cursor + VALUES_A_LINE)
+    {
+        fetch(duration);
+        match &data.fragment_cpu_mhz {
+            Usage::F32(values) => fetch(&values[cursor + VALUES_A_LINE]),
+            Usage::F64(values) => fetch(&values[cursor + VALUES_A_LINE]),
+        }
+    }
+}
+
+#[inline(always)]
+fn fetch<T>(_value: &T) {
+    #[cfg(target_arch = "x86_64")]
+    safe_arch::prefetch_t0(_value);
 }
 
 /// When the work of a slot ends: whole milliseconds, rounded down as in the reference of 2025, by the slower resource.
@@ -657,10 +796,6 @@ fn end_of_work(slot: &Slot, exact: bool) -> i64 {
 struct Shared {
     demand: f64,
     usage: f64,
-}
-
-fn class_power(class: &crate::model::HostClass, u: f64, factor: f64) -> f64 {
-    class.cpu_power_w(u, factor)
 }
 
 /// Divides the pooled GPUs of a host.

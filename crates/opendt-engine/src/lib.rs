@@ -15,6 +15,7 @@ pub mod hosts;
 pub mod memorizing;
 pub mod model;
 pub mod observe;
+mod placement_index;
 pub mod power;
 pub mod queue;
 pub mod rng;

@@ -28,7 +28,9 @@ const IDLE: Entry = Entry { time: NEVER, next: NIL, previous: NIL, in_wheel: fal
 #[derive(Clone, Debug)]
 pub struct HostQueue {
     entries: Vec<Entry>,
+    /// First and last host of each slot's list: hosts leave in the order in which they were set, where nothing moved them.
     head: Vec<u32>,
+    tail: Vec<u32>,
     occupied: [u64; SLOTS / 64],
     far: BinaryHeap<Reverse<(i64, u32)>>,
     /// Number of the wheel's first slot: no entry lies before it.
@@ -49,6 +51,7 @@ impl HostQueue {
         HostQueue {
             entries: vec![IDLE; hosts],
             head: vec![NIL; SLOTS],
+            tail: vec![NIL; SLOTS],
             occupied: [0; SLOTS / 64],
             far: BinaryHeap::new(),
             base: 0,
@@ -95,6 +98,18 @@ impl HostQueue {
         }
     }
 
+    /// As `set`, for a host that `take_due` has just given.
+    #[inline]
+    pub fn set_again(&mut self, host: usize, time: i64) {
+        debug_assert!(self.entries[host].time == NEVER && self.earliest.is_none());
+        if (time >> SLOT_BITS) < self.base + SLOTS as i64 {
+            self.link(host, time);
+        } else {
+            self.entries[host].time = time;
+            self.far.push(Reverse((time, host as u32)));
+        }
+    }
+
     /// The earliest time at which a host changes.
     #[inline]
     pub fn earliest(&mut self) -> i64 {
@@ -113,14 +128,18 @@ impl HostQueue {
         self.refill();
         let slot = (self.base as usize) & (SLOTS - 1);
         let mut host = self.head[slot];
+        self.head[slot] = NIL;
+        self.tail[slot] = NIL;
+        self.occupied[slot / 64] &= !(1 << (slot % 64));
         while host != NIL {
-            let entry = self.entries[host as usize];
-            if entry.time <= now {
-                self.unlink(host as usize);
-                self.entries[host as usize].time = NEVER;
+            let Entry { time, next, .. } = self.entries[host as usize];
+            if time <= now {
+                self.entries[host as usize] = IDLE;
                 due.push(host);
+            } else {
+                self.link(host as usize, time);
             }
-            host = entry.next;
+            host = next;
         }
         self.earliest = None;
     }
@@ -140,16 +159,10 @@ impl HostQueue {
         }
     }
 
+    #[inline]
     fn search(&mut self) -> i64 {
-        let start = (self.base as usize) & (SLOTS - 1);
-        let word = start / 64;
-        let in_wheel = std::iter::once((word, self.occupied[word] & (!0 << (start % 64))))
-            .chain((1..SLOTS / 64).map(|i| (word + i) % (SLOTS / 64)).map(|w| (w, self.occupied[w])))
-            .chain(std::iter::once((word, self.occupied[word] & !(!0 << (start % 64)))))
-            .find(|&(_, bits)| bits != 0)
-            .map(|(w, bits)| w * 64 + bits.trailing_zeros() as usize);
         let mut earliest = NEVER;
-        if let Some(slot) = in_wheel {
+        if let Some(slot) = self.first_occupied() {
             let mut host = self.head[slot];
             while host != NIL {
                 let entry = &self.entries[host as usize];
@@ -167,17 +180,34 @@ impl HostQueue {
         earliest
     }
 
+    /// The first slot with hosts, from the wheel's first slot on and around.
+    #[inline]
+    fn first_occupied(&self) -> Option<usize> {
+        let start = (self.base as usize) & (SLOTS - 1);
+        let (first, from) = (start / 64, !0 << (start % 64));
+        let bits = self.occupied[first] & from;
+        if bits != 0 {
+            return Some(first * 64 + bits.trailing_zeros() as usize);
+        }
+        // The last step is the first word again, for what lies before its start.
+        (1..=SLOTS / 64)
+            .map(|step| (first + step) % (SLOTS / 64))
+            .find(|&word| self.occupied[word] != 0)
+            .map(|word| word * 64 + self.occupied[word].trailing_zeros() as usize)
+    }
+
     #[inline]
     fn link(&mut self, host: usize, time: i64) {
         let slot = ((time >> SLOT_BITS) as usize) & (SLOTS - 1);
-        let next = self.head[slot];
-        if next != NIL {
-            self.entries[next as usize].previous = host as u32;
+        let previous = self.tail[slot];
+        if previous != NIL {
+            self.entries[previous as usize].next = host as u32;
         } else {
+            self.head[slot] = host as u32;
             self.occupied[slot / 64] |= 1 << (slot % 64);
         }
-        self.head[slot] = host as u32;
-        self.entries[host] = Entry { time, next, previous: NIL, in_wheel: true };
+        self.tail[slot] = host as u32;
+        self.entries[host] = Entry { time, next: NIL, previous, in_wheel: true };
     }
 
     #[inline]
@@ -186,14 +216,16 @@ impl HostQueue {
         let slot = ((time >> SLOT_BITS) as usize) & (SLOTS - 1);
         if next != NIL {
             self.entries[next as usize].previous = previous;
+        } else {
+            self.tail[slot] = previous;
         }
         if previous != NIL {
             self.entries[previous as usize].next = next;
         } else {
             self.head[slot] = next;
-            if next == NIL {
-                self.occupied[slot / 64] &= !(1 << (slot % 64));
-            }
+        }
+        if next == NIL && previous == NIL {
+            self.occupied[slot / 64] &= !(1 << (slot % 64));
         }
         self.entries[host].in_wheel = false;
     }

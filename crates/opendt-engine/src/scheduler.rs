@@ -3,6 +3,7 @@
 //! Semantics are those of 2025: candidates are all hosts in definition order, weights are fresh for every task.
 
 use crate::observe::Observer;
+use crate::placement_index::{self, SMALLEST_POSITIVE};
 use crate::rng::{Draw, Purpose};
 use crate::sim::Simulation;
 use crate::spec::{Allocation, Filter, Weigher};
@@ -71,11 +72,18 @@ impl Simulation {
         weighers: &[Weigher],
         subset: usize,
     ) -> Option<usize> {
+        let answer = self.ask_index(id);
+        if let Some(best) = answer
+            && !cfg!(debug_assertions)
+        {
+            return best;
+        }
         let mut candidates = std::mem::take(&mut self.scratch.candidates);
         candidates.clear();
         self.find_candidates(id, filters, &mut candidates);
         let chosen = if candidates.is_empty() { None } else { Some(self.pick(id, &candidates, weighers, subset)) };
         self.scratch.candidates = candidates;
+        debug_assert!(answer.is_none_or(|best| best == chosen), "two ways to place, two answers");
         chosen
     }
 
@@ -176,24 +184,11 @@ impl Simulation {
     }
 
     fn weight(&self, weigher: &Weigher, host: usize, data: &Workload, task: usize) -> f64 {
-        let views = &self.s.views;
-        match *weigher {
-            Weigher::Ram { .. } => views.free_memory_mib[host] as f64,
-            // The reference multiplies here and again when it adds, so that the sign cancels.
-            Weigher::CoreRam { multiplier } => {
-                multiplier * views.free_memory_mib[host] as f64 / f64::from(views.core_count[host])
-            }
-            Weigher::InstanceCount { .. } => f64::from(views.tasks[host]),
-            Weigher::VCpuCapacity { .. } => {
-                views.core_speed_mhz[host] - data.cpu_capacity_mhz[task] / f64::from(data.cpu_count[task].max(1))
-            }
-            Weigher::VCpu { allocation_ratio, .. } => {
-                allocation_ratio - f64::from(views.core_count[host] - views.free_cores[host])
-            }
-            Weigher::VGpu { allocation_ratio, .. } => {
-                allocation_ratio - f64::from(views.gpu_cores[host] - views.free_gpu_cores[host])
-            }
-        }
+        let asked = match weigher {
+            Weigher::VCpuCapacity { .. } => data.cpu_capacity_mhz[task] / f64::from(data.cpu_count[task].max(1)),
+            _ => return placement_index::weight(&self.s.views, weigher, host),
+        };
+        placement_index::weight(&self.s.views, weigher, host) - asked
     }
 
     /// Whether no host could take the task even when empty, or everything is empty and still none takes it.
@@ -233,7 +228,7 @@ fn over_committed(ratio: f64, total: f64, free: f64, wanted: f64) -> bool {
     if ratio == 1.0 { free >= wanted } else { wanted <= total && total * ratio - (total - free) >= wanted }
 }
 
-fn multiplier(weigher: &Weigher) -> f64 {
+pub(crate) fn multiplier(weigher: &Weigher) -> f64 {
     match *weigher {
         Weigher::Ram { multiplier }
         | Weigher::CoreRam { multiplier }
@@ -247,7 +242,6 @@ fn multiplier(weigher: &Weigher) -> f64 {
 /// Adds a weigher's values, scaled to [0, 1] over the candidates and multiplied. The reference's running maximum starts
 /// at the smallest positive double, which widens the range of all-negative weighers; 2025 numbers need the same.
 fn add_normalised(multiplier: f64, raw: &[f64], weights: &mut [f64]) {
-    const SMALLEST_POSITIVE: f64 = 4.9e-324;
     let mut min = f64::MAX;
     let mut max = SMALLEST_POSITIVE;
     for &value in raw {

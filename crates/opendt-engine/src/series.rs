@@ -101,50 +101,47 @@ impl Series {
 
     fn record_hosts(&mut self, simulation: &Simulation) {
         let state = simulation.state();
-        let model = simulation.model();
-        let first = self.usage_mhz.len();
-        self.usage_mhz.resize(first + self.clusters, 0.0);
-        self.demand_mhz.resize(first + self.clusters, 0.0);
-        self.capacity_mhz.resize(first + self.clusters, 0.0);
-        if self.with_basis {
-            self.widen(model.classes.len());
+        for (column, values) in [
+            (&mut self.usage_mhz, &state.usage_mhz),
+            (&mut self.demand_mhz, &state.demand_mhz),
+            (&mut self.capacity_mhz, &state.in_service_mhz),
+        ] {
+            let row = column.len();
+            column.resize(row + self.clusters, 0.0);
+            simulation.sum_by_cluster(values, &mut column[row..]);
         }
+        self.hosts_up.push(i64::from(state.hosts_up));
+        self.hosts_busy.push(i64::from(state.hosts_busy));
+        if self.with_basis {
+            self.record_basis(simulation);
+        }
+    }
+
+    /// Sums the hats over the busy hosts of each class.
+    fn record_basis(&mut self, simulation: &Simulation) {
+        let state = simulation.state();
+        self.widen(simulation.model().classes.len());
         let basis = self.basis.len().saturating_sub(self.classes * KNOTS.len());
         let class_hosts = self.class_hosts.len().saturating_sub(self.classes);
-        let (mut up, mut busy) = (0, 0);
         let mut known_ms = state.now;
-        for host in &state.hosts {
+        for (host, &demand_mhz) in state.hosts.iter().zip(&state.demand_mhz) {
             if host.status == HostStatus::Removed {
                 continue;
             }
             let class = host.class as usize;
-            let cluster = first + model.classes[class].cluster as usize;
-            self.usage_mhz[cluster] += host.usage_mhz;
-            self.demand_mhz[cluster] += host.demand_mhz;
-            if host.status != HostStatus::Failed {
-                up += 1;
-                self.capacity_mhz[cluster] += host.capacity_mhz;
-            }
-            busy += i64::from(host.slot_count > 0);
-            if self.with_basis {
-                self.class_hosts[class_hosts + class] += 1.0;
-                if host.slot_count > 0 {
-                    let mut slot = host.first_slot;
-                    while slot != crate::workload::NONE {
-                        let running = &state.slots[slot as usize];
-                        known_ms = known_ms.max(running.deadline_ms);
-                        slot = running.next;
-                    }
-                    let row = &mut self.basis[basis + class * KNOTS.len()..][..KNOTS.len()];
-                    add_hats(row, (host.demand_mhz / host.capacity_mhz).min(1.0));
+            self.class_hosts[class_hosts + class] += 1.0;
+            if host.slot_count > 0 {
+                let mut slot = host.first_slot;
+                while slot != crate::workload::NONE {
+                    let running = &state.slots[slot as usize];
+                    known_ms = known_ms.max(running.deadline_ms);
+                    slot = running.next;
                 }
+                let row = &mut self.basis[basis + class * KNOTS.len()..][..KNOTS.len()];
+                add_hats(row, (demand_mhz / host.capacity_mhz).min(1.0));
             }
         }
-        if self.with_basis {
-            self.basis_known_ms.push(known_ms);
-        }
-        self.hosts_up.push(up);
-        self.hosts_busy.push(busy);
+        self.basis_known_ms.push(known_ms);
     }
 
     /// Adds a row of the class columns; earlier rows grow when a class has been added.

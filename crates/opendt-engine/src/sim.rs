@@ -10,9 +10,7 @@ use crate::model::{Model, host_name};
 use crate::observe::Observer;
 use crate::queue::{HostQueue, NEVER};
 use crate::spec::{Allocation, Options, ScalingPolicy, Topology};
-use crate::state::{
-    ChunkState, Counts, Event, EventKind, FailureState, HostStatus, HostViews, MemorizingState, ShiftState, State,
-};
+use crate::state::{ChunkState, Counts, Event, EventKind, FailureState, HostViews, MemorizingState, ShiftState, State};
 use crate::workload::{NONE, Workload};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -49,9 +47,11 @@ pub struct Simulation {
 pub(crate) struct Scratch {
     pub due: Vec<u32>,
     pub due_slots: Vec<(u64, u32)>,
+    pub next: Vec<crate::hosts::NextFragment>,
     pub demand: Vec<f64>,
     pub share: Vec<f64>,
     pub slots: Vec<u32>,
+    pub index: crate::placement_index::PlacementIndex,
     pub candidates: Vec<u32>,
     pub weights: Vec<f64>,
     pub raw: Vec<f64>,
@@ -92,6 +92,13 @@ impl Simulation {
                 power_w: Vec::new(),
                 energy_j: Vec::new(),
                 since_ms: Vec::new(),
+                usage_mhz: Vec::new(),
+                demand_mhz: Vec::new(),
+                in_service_mhz: Vec::new(),
+                spans: Vec::new(),
+                hosts_up: 0,
+                hosts_down: 0,
+                hosts_busy: 0,
                 hosts: Vec::new(),
                 views: HostViews::default(),
                 calendar: HostQueue::new(0),
@@ -324,15 +331,12 @@ impl Simulation {
             self.progress_due(now, observer);
         }
         self.update_carbon(observer);
-        self.start_slots(observer);
-        let mut dirty = std::mem::take(&mut self.s.dirty);
-        for &host in &dirty {
-            self.s.hosts[host as usize].dirty = false;
-            self.refresh_host(host as usize, observer);
+        if !self.s.starting.is_empty() {
+            self.start_slots(observer);
         }
-        dirty.clear();
-        dirty.append(&mut self.s.dirty);
-        self.s.dirty = dirty;
+        if !self.s.dirty.is_empty() {
+            self.refresh_dirty(observer);
+        }
         self.update_supplies();
         let mut next = self.s.calendar.earliest();
         for cluster in &self.s.clusters {
@@ -344,6 +348,18 @@ impl Simulation {
         if next != NEVER {
             self.invoke_engine_at(next);
         }
+    }
+
+    #[inline(never)]
+    fn refresh_dirty<O: Observer>(&mut self, observer: &mut O) {
+        let mut dirty = std::mem::take(&mut self.s.dirty);
+        for &host in &dirty {
+            self.s.hosts[host as usize].dirty = false;
+            self.refresh_host(host as usize, observer);
+        }
+        dirty.clear();
+        dirty.append(&mut self.s.dirty);
+        self.s.dirty = dirty;
     }
 
     /// Marks a host for a refresh in the engine invocation of this instant.
@@ -482,19 +498,20 @@ impl Simulation {
     /// Energy used by a host since the start, J, exact to the present moment.
     #[inline]
     pub fn host_energy_j(&self, host: usize) -> f64 {
-        self.s.energy_j[host] + self.s.power_w[host] * (self.s.now - self.s.since_ms[host]) as f64 * 1e-3
+        self.s.energy_j[host] + self.s.power_w[host] * (self.s.now as f64 - self.s.since_ms[host]) * 1e-3
     }
 
     /// Power of the hosts of each cluster, W.
     pub fn load_w(&self, per_cluster: &mut Vec<f64>) {
         per_cluster.clear();
-        if self.s.clusters.len() == 1 {
-            per_cluster.push(sum_lanes(&self.s.power_w));
-            return;
-        }
         per_cluster.resize(self.s.clusters.len(), 0.0);
-        for host in 0..self.s.hosts.len() {
-            per_cluster[self.cluster_of(host)] += self.s.power_w[host];
+        self.sum_by_cluster(&self.s.power_w, per_cluster);
+    }
+
+    /// Adds a value of each host to its cluster's total.
+    pub(crate) fn sum_by_cluster(&self, values: &[f64], per_cluster: &mut [f64]) {
+        for span in &self.s.spans {
+            per_cluster[span.cluster as usize] += sum_lanes(&values[span.start as usize..span.end as usize]);
         }
     }
 
@@ -502,29 +519,27 @@ impl Simulation {
     pub fn load_energy_j(&self, per_cluster: &mut Vec<f64>) {
         per_cluster.clear();
         per_cluster.resize(self.s.clusters.len(), 0.0);
-        if self.s.clusters.len() == 1 {
-            per_cluster[0] = self.energy_lanes();
-            return;
-        }
-        for host in 0..self.s.hosts.len() {
-            per_cluster[self.cluster_of(host)] += self.host_energy_j(host);
+        for span in &self.s.spans {
+            per_cluster[span.cluster as usize] += self.energy_lanes(span.start as usize..span.end as usize);
         }
     }
 
-    /// Sum of all hosts' energies in four fixed lanes: the same bytes every time, and fast.
-    fn energy_lanes(&self) -> f64 {
+    /// Sum of hosts' energies in four fixed lanes: the same bytes every time, and fast.
+    fn energy_lanes(&self, hosts: std::ops::Range<usize>) -> f64 {
+        let now = self.s.now as f64;
         let mut lanes = [0.0; 4];
-        let (energy, power, since) = (&self.s.energy_j[..], &self.s.power_w[..], &self.s.since_ms[..]);
-        let n = energy.len().min(power.len()).min(since.len());
-        let whole = n / 4 * 4;
-        for i in (0..whole).step_by(4) {
-            for (lane, sum) in lanes.iter_mut().enumerate() {
-                let dt = (self.s.now - since[i + lane]) as f64;
-                *sum += energy[i + lane] + power[i + lane] * dt * 1e-3;
+        let mut energy = self.s.energy_j[hosts.clone()].chunks_exact(4);
+        let mut power = self.s.power_w[hosts.clone()].chunks_exact(4);
+        let mut since = self.s.since_ms[hosts].chunks_exact(4);
+        let total = |energy: f64, power: f64, since: f64| energy + power * (now - since) * 1e-3;
+        for ((energy, power), since) in energy.by_ref().zip(power.by_ref()).zip(since.by_ref()) {
+            for lane in 0..4 {
+                lanes[lane] += total(energy[lane], power[lane], since[lane]);
             }
         }
-        for i in whole..n {
-            lanes[i % 4] += self.host_energy_j(i);
+        let rest = energy.remainder().iter().zip(power.remainder()).zip(since.remainder());
+        for (lane, ((&energy, &power), &since)) in lanes.iter_mut().zip(rest) {
+            *lane += total(energy, power, since);
         }
         (lanes[0] + lanes[1]) + (lanes[2] + lanes[3])
     }
@@ -536,9 +551,7 @@ impl Simulation {
 
     /// Hosts in service and not.
     pub fn hosts_up_down(&self) -> (u32, u32) {
-        let up = self.s.hosts.iter().filter(|h| matches!(h.status, HostStatus::Up | HostStatus::Draining)).count();
-        let removed = self.s.hosts.iter().filter(|h| h.status == HostStatus::Removed).count();
-        (up as u32, (self.s.hosts.len() - up - removed) as u32)
+        (self.s.hosts_up, self.s.hosts_down)
     }
 }
 

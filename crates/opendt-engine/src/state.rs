@@ -44,28 +44,39 @@ pub enum HostStatus {
     Removed,
 }
 
-/// The moving part of a host, but for power, which lies in arrays of its own.
+/// The moving part of a host, but for what every sample sums, which lies in arrays of its own.
+///
+/// In this order in memory: what a lone task's next fragment touches comes first, within one cache line and a half.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[repr(C)]
 pub struct Host {
     pub class: u32,
-    pub ordinal: u32,
+    pub first_slot: u32,
+    pub slot_count: u32,
+    /// The only task goes from fragment to fragment, and only its demand changes: see `Simulation::continue_lone_tasks`.
+    pub streams: bool,
+    /// Waits for a refresh in this instant.
+    pub dirty: bool,
     pub status: HostStatus,
     /// Capacity with throttling, MHz.
     pub capacity_mhz: f64,
-    /// Frequency relative to the class's.
-    pub speed_ratio: f64,
     /// Factor on the dynamic power.
     pub dynamic_factor: f64,
-    /// What the power model sees, MHz.
-    pub demand_mhz: f64,
-    /// What tasks get in total, MHz.
-    pub usage_mhz: f64,
+    pub gpu_power_w: f64,
+    /// Shares of the CPU in use and stolen since the last change.
+    pub active_ratio: f64,
+    pub steal_ratio: f64,
+    /// Time in use and stolen up to the last change, ms of the whole CPU.
+    pub active_ms: f64,
+    pub steal_ms: f64,
     pub gpu_demand_mhz: f64,
     pub gpu_usage_mhz: f64,
-    pub gpu_power_w: f64,
-    pub first_slot: u32,
+    pub gpu_active_ms: f64,
+    pub gpu_steal_ms: f64,
+    /// Frequency relative to the class's.
+    pub speed_ratio: f64,
+    pub ordinal: u32,
     pub last_slot: u32,
-    pub slot_count: u32,
     /// First slot of the round-robin.
     pub rotation: u32,
     /// Next rotation, ms.
@@ -75,15 +86,16 @@ pub struct Host {
     pub status_since_ms: i64,
     pub up_ms: i64,
     pub down_ms: i64,
-    /// Time in use, waiting and stolen, ms of the whole CPU.
-    pub active_ms: f64,
-    pub steal_ms: f64,
-    pub gpu_active_ms: f64,
-    pub gpu_steal_ms: f64,
     /// Limit of power that a capped source leaves, W.
     pub power_limit_w: f64,
-    /// Waits for a refresh in this instant.
-    pub dirty: bool,
+}
+
+/// Hosts `start..end`, all of one cluster.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Span {
+    pub cluster: u32,
+    pub start: u32,
+    pub end: u32,
 }
 
 /// What the scheduler sees of the hosts.
@@ -114,21 +126,15 @@ pub struct Fragment {
     pub overhead: bool,
 }
 
-/// A task on a host.
+/// A task on a host; in memory what every fragment touches comes first.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[repr(C)]
 pub struct Slot {
-    pub live: u32,
-    pub host: u32,
-    pub next: u32,
-    pub previous: u32,
     pub chunk: u32,
     /// Next fragment in the chunk.
     pub cursor: u32,
     pub stop: u32,
-    /// The first fragment has begun.
-    pub started: bool,
-    /// The present fragment is overhead.
-    pub overhead: bool,
+    pub host: u32,
     /// End of the present fragment, ms.
     pub deadline_ms: i64,
     /// Number of the setting of the deadline: equal deadlines are met in the order in which they were set.
@@ -137,8 +143,19 @@ pub struct Slot {
     pub since_ms: i64,
     pub cpu_mhz: f64,
     pub cpu_supply_mhz: f64,
+    /// Integrals of demand and supply, MHz ms.
+    pub demanded_mhz_ms: f64,
+    pub supplied_mhz_ms: f64,
     pub gpu_mhz: f64,
     pub gpu_supply_mhz: f64,
+    pub gpu_supplied_mhz_ms: f64,
+    pub live: u32,
+    pub next: u32,
+    pub previous: u32,
+    /// The first fragment has begun.
+    pub started: bool,
+    /// The present fragment is overhead.
+    pub overhead: bool,
     /// Work left at `since_ms` under a work-conserving policy, MHz ms.
     pub remaining_cpu: f64,
     pub remaining_gpu: f64,
@@ -155,10 +172,6 @@ pub struct Slot {
     pub energy_j: f64,
     /// Host energy at which the task became alone on it, J.
     pub alone_since_j: f64,
-    /// Integrals of demand and supply, MHz ms.
-    pub demanded_mhz_ms: f64,
-    pub supplied_mhz_ms: f64,
-    pub gpu_supplied_mhz_ms: f64,
 }
 
 /// State of a task that is in the system.
@@ -333,7 +346,20 @@ pub struct State {
     pub conserve_work: bool,
     pub power_w: Vec<f64>,
     pub energy_j: Vec<f64>,
-    pub since_ms: Vec<i64>,
+    /// Since when each host's power has been what it is, whole ms; a float, so that samples sum without conversions.
+    pub since_ms: Vec<f64>,
+    /// What tasks get in total on each host, MHz.
+    pub usage_mhz: Vec<f64>,
+    /// What the power model sees of each host, MHz.
+    pub demand_mhz: Vec<f64>,
+    /// Capacity of each host that is in service, else 0, MHz.
+    pub in_service_mhz: Vec<f64>,
+    /// Runs of hosts that lie together in one cluster.
+    pub spans: Vec<Span>,
+    /// Hosts in service, down, and with tasks.
+    pub hosts_up: u32,
+    pub hosts_down: u32,
+    pub hosts_busy: u32,
     pub hosts: Vec<Host>,
     pub views: HostViews,
     /// Rebuilt from the times alone when a snapshot is restored.

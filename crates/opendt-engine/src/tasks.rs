@@ -185,6 +185,7 @@ impl Simulation {
         views.tasks[host] += sign;
         views.free_gpu_cores[host] -= sign * data.gpu_count.get(task).map_or(0, |&n| n as i32);
         views.free_gpu_memory_mib[host] -= i64::from(sign) * data.gpu_memory_mib.get(task).copied().unwrap_or(0);
+        self.reindex(host, sign > 0);
     }
 
     /// How long a task on a host still waits for what its parents sent, ms.
@@ -460,7 +461,7 @@ impl Simulation {
         if let Some(cluster) = self.model.clusters.iter().position(|c| c.name == name) {
             let mut hosts = (0..self.s.hosts.len()).filter(|&h| self.cluster_of(h) == cluster);
             let first = hosts.next().unwrap_or(0) as u32;
-            let last = hosts.last().map_or(first, |last| last as u32);
+            let last = hosts.next_back().map_or(first, |last| last as u32);
             return Ok((first, last + 1));
         }
         self.host_index(name).map(|host| (host as u32, host as u32 + 1))

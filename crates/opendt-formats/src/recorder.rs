@@ -131,9 +131,10 @@ impl OutputRecorder {
         for (index, host) in state.hosts.iter().enumerate() {
             let class = &simulation.model().classes[host.class as usize];
             let (up_ms, down_ms) = simulation.up_down_ms(index);
-            let dt = (now - state.since_ms[index]) as f64;
-            let active = host.active_ms + host.usage_mhz / host.capacity_mhz * dt;
-            let steal = host.steal_ms + (host.demand_mhz - host.usage_mhz) / host.capacity_mhz * dt;
+            let dt = now as f64 - state.since_ms[index];
+            let (demand_mhz, usage_mhz) = (state.demand_mhz[index], state.usage_mhz[index]);
+            let active = host.active_ms + host.active_ratio * dt;
+            let steal = host.steal_ms + host.steal_ratio * dt;
             let total = HostTotals {
                 energy_j: simulation.host_energy_j(index),
                 active_ms: active.round() as i64,
@@ -148,9 +149,9 @@ impl OutputRecorder {
             batch.host.push(index as u32);
             batch.tasks_running.push(host.slot_count as i32);
             batch.cpu_capacity_mhz.push(host.capacity_mhz as f32);
-            batch.cpu_usage_mhz.push(host.usage_mhz as f32);
-            batch.cpu_demand_mhz.push(host.demand_mhz as f32);
-            batch.cpu_utilization_ratio.push((host.demand_mhz / host.capacity_mhz).min(1.0) as f32);
+            batch.cpu_usage_mhz.push(usage_mhz as f32);
+            batch.cpu_demand_mhz.push(demand_mhz as f32);
+            batch.cpu_utilization_ratio.push((demand_mhz / host.capacity_mhz).min(1.0) as f32);
             batch.cpu_time_active_ms.push(total.active_ms - last.active_ms);
             batch.cpu_time_idle_ms.push(total.idle_ms - last.idle_ms);
             batch.cpu_time_steal_ms.push(total.steal_ms - last.steal_ms);

@@ -211,8 +211,7 @@ impl Simulation {
         out.set_item("core_count", cores.into_pyarray(py))?;
         let capacity: Vec<f64> = state.hosts.iter().map(|h| h.capacity_mhz).collect();
         out.set_item("capacity_mhz", capacity.into_pyarray(py))?;
-        let demand: Vec<f64> = state.hosts.iter().map(|h| h.demand_mhz).collect();
-        out.set_item("demand_mhz", demand.into_pyarray(py))?;
+        out.set_item("demand_mhz", state.demand_mhz.clone().into_pyarray(py))?;
         out.set_item("power_w", state.power_w.clone().into_pyarray(py))?;
         let energy: Vec<f64> = (0..n).map(|host| self.inner.host_energy_j(host)).collect();
         out.set_item("energy_j", energy.into_pyarray(py))?;
