@@ -54,6 +54,8 @@ impl Simulation {
                 hours_ms(self.draw(Purpose::FailureDuration).sample(duration_hours)),
             ),
         };
+        let starving = self.s.counts.active == 0 && !self.s.queue.is_empty();
+        self.s.failures.in_vain = if starving { self.s.failures.in_vain + 1 } else { 0 };
         let victims = self.victims(ratio.clamp(0.0, 1.0));
         let number = self.s.failures.occurrence as u32;
         for &host in &victims {

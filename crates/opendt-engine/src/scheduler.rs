@@ -209,7 +209,13 @@ impl Simulation {
         // Nothing runs, nothing will come back: waiting would be for ever. The reference waits.
         let may_wait =
             live.state == TaskState::Queued && self.is_carbon_aware() && data.deferrable.get(task) == Some(&true);
-        let may_return = self.s.hosts.iter().any(|host| host.status == HostStatus::Failed);
+        let may_return = (0..self.s.hosts.len()).any(|host| {
+            let conditions = self.filters().iter().filter(|filter| !matches!(filter, Filter::Compute));
+            self.s.hosts[host].status == HostStatus::Failed
+                && (live.hosts.0..live.hosts.1).contains(&(host as u32))
+                && { conditions }.all(|filter| self.passes(filter, host, data, task))
+                && self.fits_gpu_memory(host, data, task)
+        });
         self.s.counts.active == 0 && !may_return && !may_wait
     }
 

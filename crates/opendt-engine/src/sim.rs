@@ -16,6 +16,9 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
+/// After so many failures in a row without any task on a host, a run gives up: hosts are down whenever they are needed.
+const MOST_FAILURES_IN_VAIN: u32 = 1000;
+
 /// Static companions of a workload.
 #[derive(Debug)]
 pub(crate) struct Children {
@@ -216,14 +219,14 @@ impl Simulation {
 
     /// Whether live tasks wait for what will never come.
     fn is_stuck(&self) -> bool {
-        let idle = self.s.counts.active == 0 && !self.is_carbon_aware();
-        (self.s.invocations.is_empty() || (idle && !self.s.queue.is_empty()))
-            && !self
-                .s
-                .events
-                .iter()
-                .any(|event| matches!(event.0.kind, EventKind::Submit | EventKind::Wake | EventKind::Recover(_)))
-            && !self.nothing_left()
+        let idle = self.s.counts.active == 0 && !self.s.queue.is_empty();
+        if !idle && !self.s.invocations.is_empty() {
+            return false;
+        }
+        let coming = |kind| matches!(kind, EventKind::Submit | EventKind::Wake | EventKind::Recover(_));
+        let nothing_comes = (self.s.invocations.is_empty() || !self.is_carbon_aware())
+            && !self.s.events.iter().any(|event| coming(event.0.kind));
+        (nothing_comes || self.s.failures.in_vain > MOST_FAILURES_IN_VAIN) && !self.nothing_left()
     }
 
     /// Does the next thing, if it lies at or before `until`.

@@ -323,6 +323,8 @@ pub struct FailureState {
     pub occurrence: u64,
     /// Index of the next recorded failure.
     pub next: usize,
+    /// Failures in a row that struck while tasks waited and none ran.
+    pub in_vain: u32,
     /// Hosts of each failure that has not ended.
     pub hit: BTreeMap<u32, Vec<u32>>,
 }

@@ -33,6 +33,7 @@ from opendt import (
     Work,
     workload_from_tasks,
 )
+from opendt.model import FailureEvent, TraceFailures
 from tests.unit.engine.systems import column, host_group, simulate, task
 
 
@@ -278,3 +279,17 @@ def test_power_at_rest_stays_when_frequency_changes():
     simulation = simulate(host_group(power_model=LinearPower(idle_w=80.0, max_w=80.0)), tasks=[task(1)])
     simulation.apply(ThrottleHosts(speed_ratio=0.5))
     assert simulation.power_w == 80.0
+
+
+def test_a_run_ends_when_hosts_are_down_whenever_they_are_needed():
+    event = FailureEvent(interval_ms=500, duration_ms=1_500, host_ratio=1.0)
+    failures = TraceFailures(events=(event,))
+    simulation = simulate(
+        tasks=[task(1, submission_ms=0), task(2, submission_ms=600)], failures=failures, max_failures=2
+    )
+    simulation.run()
+    assert column(simulation, "completed") == {1: False, 2: False}
+    never_up = TraceFailures(events=(FailureEvent(interval_ms=1, duration_ms=1_999, host_ratio=1.0),))
+    simulation = simulate(tasks=[task(1, submission_ms=1)], failures=never_up, scheduling_quantum_ms=1_999)
+    simulation.run()
+    assert column(simulation, "completed") == {1: False}
