@@ -17,7 +17,6 @@ Exit codes
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -121,10 +120,4 @@ def _report(error: Exception) -> int:
 
 def main() -> NoReturn:
     """Entry point of the installed command."""
-    code = run()
-    if code == EXIT_INTERRUPTED:
-        # All that had to be put away is; taking a large simulation down piece by piece would keep a person waiting.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
+    sys.exit(run())

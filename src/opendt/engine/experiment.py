@@ -163,8 +163,9 @@ def _run_parallel(
 ) -> list[ScenarioResult]:
     """Run jobs on threads; the first error, in the order of the jobs, or Ctrl-C ends them all at once."""
     with ThreadPoolExecutor(max_workers=threads) as pool:
-        futures = [pool.submit(run, job) for job in jobs]
         try:
+            # Ctrl-C may come while the first runs are at work and the others not yet submitted.
+            futures = [pool.submit(run, job) for job in jobs]
             wait(futures, return_when=FIRST_EXCEPTION)
         finally:
             # Signals reach the main thread alone: the runs hear of them through their progress.

@@ -117,9 +117,7 @@ class FutureSampler:
         )
 
 
-def _residual(
-    rng: np.random.Generator, lives_ms: NDArray[np.int64], age_ms: NDArray[np.int64]
-) -> NDArray[np.int64]:
+def _residual(rng: np.random.Generator, lives_ms: NDArray[np.int64], age_ms: NDArray[np.int64]) -> NDArray[np.int64]:
     """Residual lives: of a finished task that lived longer; of the longest lived, as long again as it has lived."""
     first = np.searchsorted(lives_ms, age_ms, side="right")
     left = len(lives_ms) - first
