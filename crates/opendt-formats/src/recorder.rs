@@ -35,6 +35,43 @@ struct TaskTotals {
     steal_s: i64,
     gpu_active_s: i64,
     up_ms: i64,
+    demanded_mhz_ms: f64,
+    supplied_mhz_ms: f64,
+    gpu_supplied_mhz_ms: f64,
+}
+
+/// What a task did between two moments, ms of the whole CPU or GPU of its host.
+#[derive(Clone, Copy, Default)]
+struct TaskTimes {
+    active: i64,
+    idle: i64,
+    steal: i64,
+    gpu_active: i64,
+}
+
+impl TaskTotals {
+    /// What was done since `last` on a host of these capacities, in ms.
+    fn since(&self, last: &TaskTotals, capacity_mhz: f64, gpu_capacity_mhz: f64) -> TaskTimes {
+        let ms = |work: f64, capacity: f64| if capacity > 0.0 { (work / capacity).round() as i64 } else { 0 };
+        let supplied = self.supplied_mhz_ms - last.supplied_mhz_ms;
+        let active = ms(supplied, capacity_mhz);
+        TaskTimes {
+            active,
+            idle: (self.up_ms - last.up_ms - active).max(0),
+            steal: ms(self.demanded_mhz_ms - last.demanded_mhz_ms - supplied, capacity_mhz),
+            gpu_active: ms(self.gpu_supplied_mhz_ms - last.gpu_supplied_mhz_ms, gpu_capacity_mhz),
+        }
+    }
+
+    /// The same as the reference counts it: differences of whole seconds since the start.
+    fn reference_since(&self, last: &TaskTotals) -> TaskTimes {
+        TaskTimes {
+            active: self.active_s - last.active_s,
+            idle: self.idle_s - last.idle_s,
+            steal: self.steal_s - last.steal_s,
+            gpu_active: self.gpu_active_s - last.gpu_active_s,
+        }
+    }
 }
 
 /// Writes every sample of one simulation.
@@ -170,7 +207,7 @@ impl OutputRecorder {
     fn sample_tasks(&mut self, simulation: &Simulation) {
         let ended = std::mem::take(&mut self.ended);
         for result in &ended {
-            self.push_ended(result);
+            self.push_ended(simulation, result);
         }
         self.ended = ended;
         self.ended.clear();
@@ -211,12 +248,20 @@ impl OutputRecorder {
             steal_s: seconds(demanded - supplied, capacity),
             gpu_active_s: seconds(gpu_supplied, gpu_capacity),
             up_ms,
+            demanded_mhz_ms: demanded,
+            supplied_mhz_ms: supplied,
+            gpu_supplied_mhz_ms: gpu_supplied,
         };
         let index = live.index as usize;
         if self.task_totals.len() <= index {
             self.task_totals.resize(simulation.workload(live.chunk).len(), TaskTotals::default());
         }
         let last = self.task_totals[index];
+        let times = match (running, simulation.model().options.reference_task_times) {
+            (false, _) => TaskTimes::default(),
+            (true, true) => total.reference_since(&last),
+            (true, false) => total.since(&last, capacity, gpu_capacity),
+        };
         if running {
             self.task_totals[index] = total;
         }
@@ -227,18 +272,17 @@ impl OutputRecorder {
         batch.cpu_limit_mhz.push(capacity as f32);
         batch.cpu_usage_mhz.push(usage as f32);
         batch.cpu_demand_mhz.push(demand as f32);
-        let delta = |now: i64, before: i64| if running { now - before } else { 0 };
-        batch.cpu_time_active.push(delta(total.active_s, last.active_s));
-        batch.cpu_time_idle.push(delta(total.idle_s, last.idle_s));
-        batch.cpu_time_steal.push(delta(total.steal_s, last.steal_s));
+        batch.cpu_time_active.push(times.active);
+        batch.cpu_time_idle.push(times.idle);
+        batch.cpu_time_steal.push(times.steal);
         batch.gpu_limit_mhz.push(gpu_capacity as f32);
         batch.gpu_usage_mhz.push(gpu_usage as f32);
         batch.gpu_demand_mhz.push(gpu_demand as f32);
-        batch.gpu_time_active.push(delta(total.gpu_active_s, last.gpu_active_s));
+        batch.gpu_time_active.push(times.gpu_active);
         for column in [&mut batch.gpu_time_idle, &mut batch.gpu_time_steal, &mut batch.gpu_time_lost] {
             column.push(0);
         }
-        batch.uptime_ms.push(delta(total.up_ms, last.up_ms));
+        batch.uptime_ms.push(if running { total.up_ms - last.up_ms } else { 0 });
         batch.downtime_ms.push(0);
         batch.num_failures.push(i64::from(live.failures));
         batch.num_pauses.push(i64::from(live.pauses));
@@ -259,7 +303,21 @@ impl OutputRecorder {
     }
 
     /// The last row of a task: the reference never reports the part between the last sample and the end.
-    fn push_ended(&mut self, result: &TaskResult) {
+    fn push_ended(&mut self, simulation: &Simulation, result: &TaskResult) {
+        let last = self.task_totals.get(result.index as usize).copied().unwrap_or_default();
+        let total = TaskTotals {
+            up_ms: result.up_ms,
+            demanded_mhz_ms: result.demanded_mhz_ms,
+            supplied_mhz_ms: result.supplied_mhz_ms,
+            gpu_supplied_mhz_ms: result.gpu_supplied_mhz_ms,
+            ..TaskTotals::default()
+        };
+        let times = match simulation.state().hosts.get(result.host as usize) {
+            Some(host) if !simulation.model().options.reference_task_times => {
+                total.since(&last, host.capacity_mhz, gpu_capacity_mhz(simulation, host.class))
+            }
+            _ => TaskTimes::default(),
+        };
         let batch = &mut self.task;
         batch.timestamp_ms.push(self.last_ms);
         batch.task.push(result.index);
@@ -270,20 +328,16 @@ impl OutputRecorder {
         for column in [&mut batch.gpu_limit_mhz, &mut batch.gpu_usage_mhz, &mut batch.gpu_demand_mhz] {
             column.push(0.0);
         }
-        for column in [
-            &mut batch.cpu_time_active,
-            &mut batch.cpu_time_idle,
-            &mut batch.cpu_time_steal,
-            &mut batch.gpu_time_active,
-            &mut batch.gpu_time_idle,
-            &mut batch.gpu_time_steal,
-            &mut batch.gpu_time_lost,
-            &mut batch.downtime_ms,
-        ] {
+        batch.cpu_time_active.push(times.active);
+        batch.cpu_time_idle.push(times.idle);
+        batch.cpu_time_steal.push(times.steal);
+        batch.gpu_time_active.push(times.gpu_active);
+        for column in
+            [&mut batch.gpu_time_idle, &mut batch.gpu_time_steal, &mut batch.gpu_time_lost, &mut batch.downtime_ms]
+        {
             column.push(0);
         }
-        let last = self.task_totals.get(result.index as usize).map_or(0, |totals| totals.up_ms);
-        batch.uptime_ms.push(result.up_ms - last);
+        batch.uptime_ms.push(result.up_ms - last.up_ms);
         batch.num_failures.push(i64::from(result.failures));
         batch.num_pauses.push(i64::from(result.pauses));
         batch.schedule_time_ms.push(result.scheduled_ms.unwrap_or(UNKNOWN_MS));
