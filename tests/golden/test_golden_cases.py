@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+import pyarrow.parquet as pq
 import pytest
 
 from opendt import (
@@ -29,6 +30,7 @@ from opendt import (
     Topology,
     workload_from_tasks,
 )
+from opendt.engine import run_scenario, to_engine
 from opendt.formats.opendc_policies import prefab
 from opendt.model import Checkpoint, FailureEvent, TraceFailures
 from opendt.model.options import ComputeFilter, FilterAllocation, RamFilter, VCpuFilter
@@ -352,3 +354,29 @@ def test_a_sample_at_the_end_of_a_fragment_shows_it_when_fragments_are_not_short
         series = run(host(), [pieces], sample_interval_ms=interval_ms).take_series()
         shown[interval_ms] = float(series["power_w"][series["time_ms"] == 60_000][0, 0])
     assert shown == {60_000: 125.0, 30_000: 175.0}
+
+
+def test_six_gpus_are_no_more_trouble_than_four():
+    gpu = Gpu(count=6, core_count=4, core_speed_mhz=1000.0)
+    simulation = run(host(gpu=gpu), [{"id": 1, "fragments": [(10_000, 4000.0, 12_000.0)]}])
+    assert simulation.energy_j / 10 == pytest.approx(200 + 6 * 300)
+
+
+def test_two_clusters_have_a_carbon_trace_each():
+    clusters = tuple(
+        Cluster(name=name, hosts=(host(name=name),), power_source=carbon(intensity))
+        for name, intensity in (("north", 100.0), ("south", 500.0))
+    )
+    simulation = Simulation(Topology(clusters=clusters), Options())
+    simulation.submit(workload_from_tasks([task(1, 10_000, 4000.0, pinned="south")]))
+    simulation.run()
+    assert simulation.emission_g == pytest.approx(10 * (100 * 100 + 200 * 500) / 3.6e6)
+
+
+@pytest.mark.parametrize(("repeat", "times_ms"), [(True, [5_000, 10_000, 10_000]), (False, [5_000, 10_000])])
+def test_a_tick_at_the_end_repeats_the_closing_sample_unless_told(tmp_path, repeat, times_ms):
+    topology = Topology(clusters=(Cluster(name="C01", hosts=(host(),)),))
+    workload = to_engine(workload_from_tasks([task(1, 10_000, 4000.0)]))
+    options = Options(repeat_closing_sample=repeat)
+    run_scenario(topology, options, workload, tmp_path / "out", files={"service": None}, interval_ms=5_000)
+    assert pq.read_table(tmp_path / "out/service.parquet")["timestamp"].to_pylist() == times_ms
