@@ -124,21 +124,21 @@ impl Series {
         let basis = self.basis.len().saturating_sub(self.classes * KNOTS.len());
         let class_hosts = self.class_hosts.len().saturating_sub(self.classes);
         let mut known_ms = state.now;
-        for (host, &demand_mhz) in state.hosts.iter().zip(&state.demand_mhz) {
+        for (index, host) in state.hosts.iter().enumerate() {
             if host.status == HostStatus::Removed {
                 continue;
             }
             let class = host.class as usize;
             self.class_hosts[class_hosts + class] += 1.0;
-            if host.slot_count > 0 {
-                let mut slot = host.first_slot;
-                while slot != crate::workload::NONE {
-                    let running = &state.slots[slot as usize];
-                    known_ms = known_ms.max(running.deadline_ms);
-                    slot = running.next;
-                }
-                let row = &mut self.basis[basis + class * KNOTS.len()..][..KNOTS.len()];
-                add_hats(row, (demand_mhz / host.capacity_mhz).min(1.0));
+            if host.streams {
+                // A lone task that gets what it asks for: its share is known, its deadline is the host's.
+                known_ms = known_ms.max(state.calendar.time_of(index));
+                add_hats(&mut self.basis[basis + class * KNOTS.len()..][..KNOTS.len()], host.active_ratio);
+            } else if host.slot_count > 0 {
+                let deadlines = simulation.slots_of(index).map(|slot| state.slots[slot].deadline_ms);
+                known_ms = deadlines.fold(known_ms, i64::max);
+                let u = (state.demand_mhz[index] / host.capacity_mhz).min(1.0);
+                add_hats(&mut self.basis[basis + class * KNOTS.len()..][..KNOTS.len()], u);
             }
         }
         self.basis_known_ms.push(known_ms);
@@ -165,10 +165,31 @@ fn regrid(values: &[f64], rows: usize, old: usize, new: usize) -> Vec<f64> {
     wider
 }
 
+/// Index of the first knot at or above each hundredth, the second knot at least.
+const RIGHT_OF_HUNDREDTH: [u8; 101] = {
+    let mut right = [1; 101];
+    let mut hundredth = 0;
+    while hundredth <= 100 {
+        while KNOTS[right[hundredth] as usize] < hundredth as f64 / 100.0 {
+            right[hundredth] += 1;
+        }
+        hundredth += 1;
+    }
+    right
+};
+
+/// Index of the first knot at or above `u` in [0, 1], the second knot at least: looked up, as every host asks at every
+/// sample. Knots are hundredths at least two apart, so that the table is right or one too low.
+#[inline]
+fn right_knot(u: f64) -> usize {
+    let right = usize::from(RIGHT_OF_HUNDREDTH[((u * 100.0) as usize).min(100)]);
+    if KNOTS[right] < u { (right + 1).min(KNOTS.len() - 1) } else { right }
+}
+
 /// Adds the values of the hats at utilisation `u`.
 #[inline]
 fn add_hats(row: &mut [f64], u: f64) {
-    let right = KNOTS.partition_point(|&knot| knot < u).clamp(1, KNOTS.len() - 1);
+    let right = right_knot(u);
     let weight = (u - KNOTS[right - 1]) / (KNOTS[right] - KNOTS[right - 1]);
     row[right - 1] += 1.0 - weight;
     row[right] += weight;
@@ -206,5 +227,19 @@ impl Observer for Recorder {
             crate::workload::TaskIds::Text(ids) => TaskKey::Text(ids[result.index as usize].clone()),
         };
         self.results.push((key, result.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knots_are_found_as_a_search_finds_them() {
+        let near = KNOTS.iter().flat_map(|&knot| [knot.next_down().max(0.0), knot, knot.next_up().min(1.0)]);
+        for u in near.chain((0..=100_000).map(|step| f64::from(step) / 100_000.0)) {
+            let searched = KNOTS.partition_point(|&knot| knot < u).clamp(1, KNOTS.len() - 1);
+            assert_eq!(right_knot(u), searched, "at {u:?}");
+        }
     }
 }

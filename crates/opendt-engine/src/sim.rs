@@ -14,7 +14,7 @@ use crate::state::{ChunkState, Counts, Event, EventKind, FailureState, HostViews
 use crate::workload::{NONE, Workload};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// After so many failures in a row without any task on a host, a run gives up: hosts are down whenever they are needed.
 const MOST_FAILURES_IN_VAIN: u32 = 1000;
@@ -32,6 +32,8 @@ pub(crate) struct Children {
 pub(crate) struct Chunk {
     pub data: Arc<Workload>,
     pub children: Option<Arc<Children>>,
+    /// Of the workload, once it was asked for: hashing a week takes longer than simulating a day of it.
+    pub hash: Arc<OnceLock<crate::snapshot::Hash>>,
 }
 
 /// One replica of the simulated system.
@@ -69,7 +71,7 @@ impl Clone for Scratch {
 impl Chunk {
     pub fn new(data: Arc<Workload>) -> Self {
         let children = (!data.parent_offset.is_empty()).then(|| Arc::new(children_of(&data)));
-        Chunk { data, children }
+        Chunk { data, children, hash: Arc::default() }
     }
 }
 
@@ -118,7 +120,7 @@ impl Simulation {
                 shift: ShiftState::default(),
                 memorizing: MemorizingState::default(),
                 failures: FailureState::default(),
-                placements: 0,
+                placement_draws: 0,
                 ended: false,
                 closing: false,
                 timers: None,

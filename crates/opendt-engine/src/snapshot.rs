@@ -52,13 +52,21 @@ pub fn hash_workload(workload: &Workload) -> Result<Hash, EngineError> {
     Ok(*blake3::hash(&bytes).as_bytes())
 }
 
+fn hash_of(chunk: &Chunk) -> Result<Hash, EngineError> {
+    if let Some(hash) = chunk.hash.get() {
+        return Ok(*hash);
+    }
+    let hash = hash_workload(&chunk.data)?;
+    Ok(*chunk.hash.get_or_init(|| hash))
+}
+
 impl Simulation {
     /// The simulation as bytes; without `workloads` only their hashes are kept.
     ///
     /// # Errors
     /// Never in practice: everything is plain data.
     pub fn snapshot(&self, workloads: bool) -> Result<Vec<u8>, EngineError> {
-        let hashes = self.chunks.iter().map(|chunk| hash_workload(&chunk.data)).collect::<Result<_, _>>()?;
+        let hashes = self.chunks.iter().map(hash_of).collect::<Result<_, _>>()?;
         let record = RecordRef {
             model: &self.model,
             state: &self.s,
