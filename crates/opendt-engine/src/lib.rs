@@ -12,6 +12,7 @@ pub mod clusters;
 pub mod error;
 pub mod failures;
 pub mod hosts;
+pub mod java_random;
 pub mod memorizing;
 pub mod model;
 pub mod observe;

@@ -10,8 +10,6 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Purpose {
-    /// Choice among equally good hosts.
-    Placement = 1,
     /// Hosts hit by a failure.
     Victims = 2,
     /// Time to the next failure.
@@ -139,7 +137,7 @@ mod tests {
     fn below_covers_all_values() {
         let mut seen = [0u32; 5];
         for i in 0..5000 {
-            seen[Draw::new(0, Purpose::Placement, 0, i).below(5)] += 1;
+            seen[Draw::new(0, Purpose::Victims, 0, i).below(5)] += 1;
         }
         assert!(seen.iter().all(|&n| (850..1150).contains(&n)), "{seen:?}");
     }

@@ -2,9 +2,9 @@
 //!
 //! Semantics are those of 2025: candidates are all hosts in definition order, weights are fresh for every task.
 
+use crate::java_random;
 use crate::observe::Observer;
 use crate::placement_index::{self, SMALLEST_POSITIVE};
-use crate::rng::{Draw, Purpose};
 use crate::sim::Simulation;
 use crate::spec::{Allocation, Filter, Weigher};
 use crate::state::{HostStatus, TaskState};
@@ -46,7 +46,6 @@ impl Simulation {
             match choice {
                 Choice::Place(position, host) => {
                     let Some(id) = self.s.queue.remove(position) else { return };
-                    self.s.placements += 1;
                     self.place(id, host);
                     self.memorize_placement(host);
                 }
@@ -167,20 +166,27 @@ impl Simulation {
             raw.extend(candidates.iter().map(|&host| self.weight(weigher, host as usize, &data, task)));
             add_normalised(multiplier(weigher), &raw, &mut weights);
         }
-        let subset = if subset == 0 { candidates.len() } else { subset.min(candidates.len()) };
-        let position = if subset <= 1 {
+        let position = if subset == 1 {
             // Ties go to the first, as a stable sort would.
             let better = |best: usize, i: usize| if weights[i] > weights[best] { i } else { best };
             (1..weights.len()).fold(0, better)
         } else {
             let mut order: Vec<u32> = (0..candidates.len() as u32).collect();
             order.sort_by(|&a, &b| weights[b as usize].total_cmp(&weights[a as usize]));
-            let mut draw = Draw::new(self.model.options.seed, Purpose::Placement, self.s.placements, 0);
-            order[draw.below(subset)] as usize
+            let among = if subset == 0 { candidates.len() } else { subset.min(candidates.len()) };
+            order[self.draw_below(among)] as usize
         };
         self.scratch.weights = weights;
         self.scratch.raw = raw;
         candidates[position] as usize
+    }
+
+    /// A number below `bound`, as the reference draws it.
+    fn draw_below(&mut self, bound: usize) -> usize {
+        let seed = java_random::placement_seed(self.model.options.seed);
+        let (value, used) = java_random::below(seed, self.s.placement_draws, bound as u32);
+        self.s.placement_draws += used;
+        value as usize
     }
 
     fn weight(&self, weigher: &Weigher, host: usize, data: &Workload, task: usize) -> f64 {

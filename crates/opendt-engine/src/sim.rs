@@ -120,7 +120,7 @@ impl Simulation {
                 shift: ShiftState::default(),
                 memorizing: MemorizingState::default(),
                 failures: FailureState::default(),
-                placements: 0,
+                placement_draws: 0,
                 ended: false,
                 closing: false,
                 timers: None,

@@ -381,7 +381,8 @@ pub struct State {
     pub shift: ShiftState,
     pub memorizing: MemorizingState,
     pub failures: FailureState,
-    pub placements: u64,
+    /// Draws so far among equally good hosts.
+    pub placement_draws: u64,
     pub ended: bool,
     /// The present call runs to the end of all tasks and closes with a sample.
     pub closing: bool,
