@@ -104,10 +104,15 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except Exception as error:  # noqa: BLE001 - the outermost border: everything ends here as a message and a code
         return _report(error)
+    except BaseException as error:
+        # A panic of the engine comes as a class of its own, beside Exception; all else is for others to catch.
+        if type(error).__name__ != "PanicException":
+            raise
+        return _report(error)
     return code if isinstance(code, int) else EXIT_DONE
 
 
-def _report(error: Exception) -> int:
+def _report(error: BaseException) -> int:
     """Tell a person what went wrong: one message for bad input, a traceback for a defect."""
     from opendt.model.errors import OpenDTError
 
