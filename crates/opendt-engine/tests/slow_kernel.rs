@@ -21,12 +21,14 @@ const NEVER: i64 = i64::MAX;
 
 // --- what is compared ------------------------------------------------------------------------------------------------
 
+/// Whether a task completed, its start, its end and its host.
+type End = (bool, Option<i64>, Option<i64>, Option<usize>);
+
 #[derive(Debug, Default, PartialEq)]
 struct Seen {
     /// Time, then the bits of power and energy of every host.
     samples: Vec<(i64, Vec<(u64, u64)>)>,
-    /// Task -> completed, start, end, host.
-    ends: BTreeMap<u32, (bool, Option<i64>, Option<i64>, Option<usize>)>,
+    ends: BTreeMap<u32, End>,
 }
 
 impl Observer for Seen {
