@@ -17,6 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import growth_plot
 import machine
 from harness import BENCHES, Context
 from targets import SAME_ENERGY, SAME_ENERGY_RATIO, TARGETS, Bound, Target
@@ -153,6 +154,8 @@ def main() -> int:
     else:
         (HERE / "RESULTS.md").write_text(text, encoding="utf-8")
         print(f"wrote {HERE / 'RESULTS.md'}")
+        plot = growth_plot.write(results)
+        print(f"wrote {plot}" if plot else "no plot of growth: it was not measured")
     if not results:
         print(f"nothing was measured; benches: {', '.join(BENCHES)}", file=sys.stderr)
         return 1
