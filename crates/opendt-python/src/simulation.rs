@@ -230,7 +230,7 @@ impl Simulation {
         };
         let out = PyDict::new(py);
         out.set_item("number", live.iter().map(|&id| id as u32).collect::<Vec<u32>>().into_pyarray(py))?;
-        let ids = live.iter().map(|id| task(id)).map(|(data, index, _)| data.ids.text(index));
+        let ids = live.iter().map(&task).map(|(data, index, _)| data.ids.text(index));
         out.set_item("id", PyList::new(py, ids.collect::<Vec<_>>())?)?;
         let states = live.iter().map(|&id| match state.live[id].state {
             TaskState::Blocked => "blocked",

@@ -41,7 +41,7 @@ impl Dependencies {
             }
         };
         if let Some(lists) = &rows.parents {
-            let mib = |entry: usize| rows.edge_mib.as_ref().map_or(0.0, |data| data.values[entry]);
+            let mib = |entry: usize| rows.edge_mib.as_ref().map_or(0.0, |data| data[entry]);
             each_pair(rows, lists, "parents", path, |row, parent, entry| add(row, parent, mib(entry)))?;
         }
         if let Some(lists) = &rows.children {

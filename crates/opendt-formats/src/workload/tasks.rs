@@ -28,13 +28,6 @@ pub(super) struct IdLists {
     pub offset: Vec<usize>,
 }
 
-/// Numbers of a list column, bordered as [`IdLists`].
-#[derive(Debug)]
-pub(super) struct NumberLists {
-    pub values: Vec<f64>,
-    pub offset: Vec<usize>,
-}
-
 /// The tasks file in file order; optional columns are empty when absent or unused.
 #[derive(Debug)]
 pub(super) struct TaskRows {
@@ -54,7 +47,7 @@ pub(super) struct TaskRows {
     pub parents: Option<IdLists>,
     pub children: Option<IdLists>,
     /// Beside each parent, the data that comes from it.
-    pub edge_mib: Option<NumberLists>,
+    pub edge_mib: Option<Vec<f64>>,
     by_int: HashMap<i64, u32>,
     by_text: HashMap<Box<str>, u32>,
 }
@@ -236,7 +229,7 @@ fn read_slowdowns(table: &Table) -> Result<Vec<f64>> {
 }
 
 /// `edge_mib`: as many amounts of data as the task has parents; none when nothing is sent.
-fn read_edges(table: &Table, parents: Option<&IdLists>) -> Result<Option<NumberLists>> {
+fn read_edges(table: &Table, parents: Option<&IdLists>) -> Result<Option<Vec<f64>>> {
     let Some(column) = table.find(&["edge_mib"]) else { return Ok(None) };
     let expected = "a list of numbers, one for each parent";
     let Some(parents) = parents else {
@@ -265,7 +258,7 @@ fn read_edges(table: &Table, parents: Option<&IdLists>) -> Result<Option<NumberL
         }
     }
     let used = lists.values.iter().any(|&mib| mib > 0.0);
-    Ok(used.then_some(NumberLists { values: lists.values, offset: lists.offset }))
+    Ok(used.then_some(lists.values))
 }
 
 /// `deferrable`, or in older versions `nature` with the word "deferrable".
