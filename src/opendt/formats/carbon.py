@@ -8,11 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Final
+
+from pydantic import TypeAdapter
 
 from opendt.model.errors import FormatError
 from opendt.model.topology import CarbonPoint
 
 __all__ = ["read_carbon", "write_carbon"]
+
+_POINTS: Final = TypeAdapter(tuple[CarbonPoint, ...])
 
 Reader = Callable[[str], Iterable[tuple[int, float]]]
 
@@ -42,8 +47,8 @@ def read_carbon(path: Path | str, *, reader: Reader | None = None) -> tuple[Carb
         if timestamp_ms == previous:
             raise FormatError(path, f"timestamp {timestamp_ms} ms", "two rows", "one row for each time")
         previous = timestamp_ms
-    # Checked above: tens of thousands of rows are not checked again.
-    return tuple(CarbonPoint.model_construct(timestamp_ms=t, intensity_g_per_kwh=float(v)) for t, v in rows)
+    # All in one call: of the ways to make tens of thousands of records the quickest, though it checks them again.
+    return _POINTS.validate_python([{"timestamp_ms": t, "intensity_g_per_kwh": v} for t, v in rows])
 
 
 def write_carbon(points: Iterable[CarbonPoint], path: Path | str) -> None:
