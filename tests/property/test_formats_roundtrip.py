@@ -178,7 +178,7 @@ def workloads(draw):
         "duration_ms": listed(st.integers(0, 2**40), count),
         "cpu_count": listed(st.integers(0, 2**31 - 1), count),
         "cpu_capacity_mhz": listed(st.floats(0, 1e12), count),
-        "memory_mib": listed(st.integers(0, 2**40), count),
+        "memory_mib": listed(st.integers(0, 10**12), count),
         "fragment_offset": np.concatenate(([0], np.cumsum(lengths))),
         "fragment_duration_ms": listed(st.integers(0, 2**32 - 1), fragments),
         "fragment_cpu_mhz": listed(st.floats(0, 1e12), fragments),

@@ -21,6 +21,7 @@ __all__ = ["read_workload", "write_workload"]
 
 _KB_PER_MIB: Final = 1000
 _LARGEST_ID: Final = 2**31 - 1
+_LARGEST_MIB: Final = 10**12
 
 
 def read_workload(path: Path | str, *, reader: Callable[[str], Any] | None = None) -> Workload:
@@ -72,11 +73,12 @@ def _ids(workload: Workload) -> pa.Array:
 
 
 def _task_table(workload: Workload, ids: pa.Array) -> pa.Table:
-    import numpy as np
     import pyarrow as pa
 
-    if len(workload) and int(workload.memory_mib.max()) > np.iinfo(np.int64).max // _KB_PER_MIB:
-        raise ModelError("memory_mib", str(workload.memory_mib.max()), "less memory than 2^63 kB")
+    if len(workload) and int(workload.memory_mib.max()) > _LARGEST_MIB:
+        raise ModelError(
+            "memory_mib", str(workload.memory_mib.max()), f"at most {_LARGEST_MIB} MiB, as the format holds"
+        )
     columns = {
         "id": ids,
         "submission_time": pa.array(workload.submission_ms, pa.int64()),
