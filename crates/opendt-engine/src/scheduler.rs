@@ -201,16 +201,19 @@ impl Simulation {
     fn can_never_run(&self, id: u32) -> bool {
         let live = &self.s.live[id as usize];
         let (data, task): (&Arc<Workload>, usize) = (&self.chunks[live.chunk as usize].data, live.index as usize);
+        // Asked at every cycle in which the first task waits: each search ends at the first host that is large enough.
         let views = &self.s.views;
-        let most_cores = views.core_count.iter().copied().max().unwrap_or(0);
-        let most_memory = views.memory_mib.iter().copied().max().unwrap_or(0);
-        if data.cpu_count[task] as i32 > most_cores || data.memory_mib[task] > most_memory {
+        let (cores, memory_mib) = (data.cpu_count[task] as i32, data.memory_mib[task]);
+        if views.core_count.iter().all(|&most| cores > most) || views.memory_mib.iter().all(|&most| memory_mib > most) {
             return true;
         }
-        let gpu_aware = self.filters().iter().any(|f| matches!(f, Filter::VGpu { .. }));
-        let most_gpu = views.gpu_cores.iter().copied().max().unwrap_or(0);
-        if gpu_aware && data.gpu_count.get(task).is_some_and(|&n| n as i32 > most_gpu) {
+        let gpu_cores = data.gpu_count.get(task).map_or(0, |&count| count as i32);
+        let gpu_aware = gpu_cores > 0 && self.filters().iter().any(|f| matches!(f, Filter::VGpu { .. }));
+        if gpu_aware && views.gpu_cores.iter().all(|&most| gpu_cores > most) {
             return true;
+        }
+        if self.s.counts.active > 0 {
+            return false;
         }
         // Nothing runs, nothing will come back: waiting would be for ever. The reference waits.
         let may_wait =
@@ -222,7 +225,7 @@ impl Simulation {
                 && { conditions }.all(|filter| self.passes(filter, host, data, task))
                 && self.fits_gpu_memory(host, data, task)
         });
-        self.s.counts.active == 0 && !may_return && !may_wait
+        !may_return && !may_wait
     }
 
     /// Filters of the allocation policy.
