@@ -292,6 +292,10 @@ impl Simulation {
 
     fn remove_hosts(&mut self, hosts: &Hosts, count: Option<u32>, evict: bool) -> Result<(), EngineError> {
         let mut selected = self.select(hosts)?;
+        if count.is_some() {
+            // Capacity is asked back: hosts that give none now do not count.
+            selected.retain(|&host| self.s.hosts[host].status == HostStatus::Up);
+        }
         selected.sort_by_key(|&host| (self.s.hosts[host].slot_count, std::cmp::Reverse(host)));
         selected.truncate(count.map_or(usize::MAX, |n| n as usize));
         for host in selected {

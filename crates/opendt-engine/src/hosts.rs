@@ -80,6 +80,17 @@ impl Slot {
         self.supplied_mhz_ms += self.cpu_supply_mhz * dt;
         self.since_ms = now;
     }
+
+    /// Adds what passed since the last change to all integrals and takes it off the work that is left.
+    fn settle_work(&mut self, now: i64) {
+        let dt = (now - self.since_ms) as f64;
+        if dt > 0.0 {
+            self.gpu_supplied_mhz_ms += self.gpu_supply_mhz * dt;
+            self.remaining_cpu -= self.cpu_supply_mhz * dt;
+            self.remaining_gpu -= self.gpu_supply_mhz * dt;
+            self.settle_cpu(now);
+        }
+    }
 }
 
 impl Simulation {
@@ -632,15 +643,7 @@ impl Simulation {
             if slot.cpu_supply_mhz == supply {
                 continue;
             }
-            let dt = (now - slot.since_ms) as f64;
-            if dt > 0.0 {
-                slot.demanded_mhz_ms += slot.cpu_mhz * dt;
-                slot.supplied_mhz_ms += slot.cpu_supply_mhz * dt;
-                slot.gpu_supplied_mhz_ms += slot.gpu_supply_mhz * dt;
-                slot.remaining_cpu -= slot.cpu_supply_mhz * dt;
-                slot.remaining_gpu -= slot.gpu_supply_mhz * dt;
-                slot.since_ms = now;
-            }
+            slot.settle_work(now);
             slot.cpu_supply_mhz = supply;
         }
     }
@@ -652,15 +655,7 @@ impl Simulation {
             if slot.gpu_supply_mhz == supply {
                 continue;
             }
-            let dt = (now - slot.since_ms) as f64;
-            if dt > 0.0 {
-                slot.demanded_mhz_ms += slot.cpu_mhz * dt;
-                slot.supplied_mhz_ms += slot.cpu_supply_mhz * dt;
-                slot.gpu_supplied_mhz_ms += slot.gpu_supply_mhz * dt;
-                slot.remaining_cpu -= slot.cpu_supply_mhz * dt;
-                slot.remaining_gpu -= slot.gpu_supply_mhz * dt;
-                slot.since_ms = now;
-            }
+            slot.settle_work(now);
             slot.gpu_supply_mhz = supply;
         }
     }

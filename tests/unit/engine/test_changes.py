@@ -293,3 +293,12 @@ def test_a_run_ends_when_hosts_are_down_whenever_they_are_needed():
     simulation = simulate(tasks=[task(1, submission_ms=1)], failures=never_up, scheduling_quantum_ms=1_999)
     simulation.run()
     assert column(simulation, "completed") == {1: False}
+
+
+def test_a_count_takes_hosts_that_are_up():
+    simulation = simulate(host_group(count=3), tasks=[task(1, 3_600_000)])
+    simulation.advance(0)
+    last = simulation.hosts()["name"][2]
+    simulation.apply(FailHosts(hosts=NamedHosts(names=(last,))), RemoveHosts(count=1))
+    simulation.advance(1)
+    assert list(simulation.hosts()["status"]) == ["up", "removed", "failed"]
