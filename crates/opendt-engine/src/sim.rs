@@ -165,7 +165,7 @@ impl Simulation {
 
     /// Runs everything up to and including `until_ms`.
     ///
-    /// `go_on` is asked every few thousand instants; when it says no, the run ends early and `Ok(false)` is returned, with
+    /// `go_on` is asked every 64 instants; when it says no, the run ends early and `Ok(false)` is returned, with
     /// the simulation whole at the time reached.
     ///
     /// # Errors

@@ -243,10 +243,3 @@ class Simulation:
             When the bytes are no snapshot of this version, are damaged, or name a workload that is not given.
         """
         return cls._around(_Simulation.restore(data, list(workloads), with_basis=with_basis))
-
-
-def knots() -> NDArray[np.float64]:
-    """Utilisations at which the basis functions of a power curve peak, as an array."""
-    import numpy as np
-
-    return np.array(KNOTS)

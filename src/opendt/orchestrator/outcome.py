@@ -173,9 +173,8 @@ class Outcome:
     def _write_series(self, file: Path) -> None:
         import pyarrow as pa
 
-        columns = {name: values for name, values in self.series.items() if values.ndim == 1}
-        columns["measured_w"] = self.measured_w[: len(self.series["time_ms"])]
-        write_table(pa.table(columns), file)
+        measured_w = self.measured_w[: len(self.series["time_ms"])]
+        write_table(pa.table(self.series | {"measured_w": measured_w}), file)
 
     def summary(self) -> dict[str, Any]:
         """The run in figures."""
@@ -190,7 +189,7 @@ class Outcome:
             "windows": len(self.journal.turns),
             "window_s": orchestrator.settings.window_ms / 1000.0,
             "tick_s": environment.source.tick_ms / 1000.0,
-            "forecasts": {kind: asdict(found) for kind, found in self.scores.items()},
+            "forecasts": {kind: found.as_dict() for kind, found in self.scores.items()},
             "energy": {
                 "twin_kwh": energy_kwh,
                 "measured_kwh": float(np.nansum(self.measured_w)) * tick_h / 1000.0,

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from opendt.engine import simulation as engine
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
-KNOTS: Final = (0.0, 0.02, 0.06, 0.15, 0.3, 0.45, 0.6, 0.75, 0.88, 0.96, 1.0)
-"""Utilisations of a host at which its power is learned; closer where real curves bend (SPECpower: near idle and full load)."""
+KNOTS: Final[tuple[float, ...]] = tuple(engine.KNOTS)
+"""Utilisations of a host at which its power is learned: those of the engine's basis functions; closer where real curves bend (SPECpower: near idle and full load)."""
 
 OCCUPIED_UTILIZATION: Final = 1e-6
 """Utilisation at which a learned curve states the power of a host that holds a task without load; below it, the host is empty."""
