@@ -20,6 +20,7 @@ maximum in the middle of the range; a measured curve of the same server type is 
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from bisect import bisect_right
 from itertools import pairwise
 from typing import Annotated, Literal
@@ -65,9 +66,9 @@ class _IdleMaxPower(Model):
             raise ValueError(f"max_w ({self.max_w:g} W) must be at least idle_w ({self.idle_w:g} W)")
         return self
 
+    @abstractmethod
     def shape(self, utilization: float) -> float:
         """Share of the dynamic power at a utilisation in [0, 1]."""
-        raise NotImplementedError
 
     def watts_at(self, utilization: float) -> float:
         """Power in W at a utilisation in [0, 1]."""
