@@ -12,10 +12,13 @@ __all__ = [
     "EngineError",
     "FormatError",
     "InputError",
+    "LedgerError",
+    "MessageError",
     "ModelError",
     "OpenDTError",
     "PastTimeError",
     "SnapshotError",
+    "TransportError",
     "UnknownNameError",
 ]
 
@@ -81,6 +84,18 @@ class PastTimeError(EngineError):
 
 class SnapshotError(EngineError):
     """Bytes that are no snapshot of this version, or that are damaged."""
+
+
+class MessageError(InputError):
+    """A message of a stream is not what its topic promises; it goes to the dead letters."""
+
+
+class TransportError(OpenDTError):
+    """A stream (log directory, broker) cannot be reached, read or written."""
+
+
+class LedgerError(OpenDTError):
+    """The ledger cannot be reached, is of another version, or contradicts what is to be recorded."""
 
 
 class FormatError(InputError):

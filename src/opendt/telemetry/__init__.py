@@ -1,0 +1,1 @@
+"""Streams of what happens: the port, its adapters (embedded log, Kafka), messages, windows and replay."""
