@@ -574,6 +574,7 @@ impl Simulation {
                 overhead: false,
             })
             .collect();
+        self.close_feed(id);
         let now = self.s.now;
         let slot = self.s.live[id as usize].slot;
         if slot == NONE {

@@ -521,8 +521,13 @@ impl Simulation {
                     overhead: false,
                 }
             } else {
-                return Next::Finished;
+                let id = slot.live;
+                match self.next_fed(id, index) {
+                    Some(fragment) => fragment,
+                    None => return Next::Finished,
+                }
             };
+            let slot = &mut self.s.slots[index as usize];
             let work = fragment.cpu_mhz + fragment.gpu_mhz;
             // Under the reference's Perfect policy a fragment without demand has no work and takes no time. A what-if on
             // a trace that ran in real time keeps its idle stretches: they are part of what was asked for.

@@ -11,6 +11,7 @@ pub mod change;
 pub mod clusters;
 pub mod error;
 pub mod failures;
+pub mod feed;
 pub mod hosts;
 pub mod java_random;
 pub mod memorizing;

@@ -115,6 +115,7 @@ impl Simulation {
                 free_live: Vec::new(),
                 queue: VecDeque::new(),
                 chunks: Vec::new(),
+                pieces: crate::feed::Pieces::default(),
                 clusters: Vec::new(),
                 counts: Counts::default(),
                 shift: ShiftState::default(),
@@ -386,6 +387,11 @@ impl Simulation {
     /// # Errors
     /// When a task was due in the past, or names a host or cluster that does not exist. Nothing is taken then.
     pub fn submit(&mut self, workload: Arc<Workload>) -> Result<(), EngineError> {
+        self.take_workload(workload).map(drop)
+    }
+
+    /// Takes a workload and gives its number.
+    pub(crate) fn take_workload(&mut self, workload: Arc<Workload>) -> Result<usize, EngineError> {
         let base = self.model.options.start_epoch_ms;
         for task in 0..workload.len() {
             let submitted = workload.submission_ms[task] - base;
@@ -411,22 +417,24 @@ impl Simulation {
         let chunk = Chunk::new(workload);
         let free = (0..self.chunks.len())
             .find(|&i| self.s.chunks[i].live == 0 && self.s.chunks[i].cursor as usize >= self.chunks[i].data.len());
-        match free {
+        let number = match free {
             Some(index) => {
                 self.chunks[index] = chunk;
                 self.s.chunks[index] = state;
+                index
             }
             None => {
                 self.chunks.push(chunk);
                 self.s.chunks.push(state);
+                self.chunks.len() - 1
             }
-        }
+        };
         if has_parents {
             self.keep_order_of_ties();
         }
         self.s.ended = false;
         self.arm_submission();
-        Ok(())
+        Ok(number)
     }
 
     /// From now on equal deadlines are met in the order of the reference.

@@ -241,6 +241,8 @@ pub struct ChunkState {
     pub doomed: Vec<bool>,
     /// Inputs that arrived before the task was submitted.
     pub early_inputs: BTreeMap<u32, Vec<(u32, i64, f64)>>,
+    /// What is known of each task; empty unless the workload was submitted open.
+    pub feeds: Vec<crate::feed::Feed>,
 }
 
 /// What a battery is doing.
@@ -376,6 +378,8 @@ pub struct State {
     pub free_live: Vec<u32>,
     pub queue: VecDeque<u32>,
     pub chunks: Vec<ChunkState>,
+    /// Work of open tasks.
+    pub pieces: crate::feed::Pieces,
     pub clusters: Vec<ClusterState>,
     pub counts: Counts,
     pub shift: ShiftState,

@@ -331,6 +331,7 @@ impl Simulation {
             cpu_count: self.chunks[live.chunk as usize].data.cpu_count[live.index as usize],
         };
         let chunk = live.chunk as usize;
+        self.close_feed(id);
         observer.task_ended(self, &result);
         let state = &mut self.s.chunks[chunk];
         state.live -= 1;
@@ -346,8 +347,10 @@ impl Simulation {
         let now = self.s.now;
         let slot = self.s.live[id as usize].slot as usize;
         let saved_at = self.s.slots[slot].saved_at_ms;
+        let redo = self.lost_food(id, slot);
         self.leave_host(id);
         let live = &mut self.s.live[id as usize];
+        live.saved.extend(redo);
         live.failures += 1;
         live.finished_ms = Some(now);
         live.failure_delay_ms += now - saved_at;
@@ -358,6 +361,15 @@ impl Simulation {
         } else {
             self.enqueue(id, TaskState::Failed, false);
         }
+    }
+
+    /// What an open task must do again: it forgets what it was fed, so the time since its snapshot is done at its demand.
+    fn lost_food(&self, id: u32, slot: usize) -> Option<Fragment> {
+        self.feed_of(id)?;
+        let slot = &self.s.slots[slot];
+        let duration_ms = self.s.now - slot.saved_at_ms;
+        let (cpu_mhz, gpu_mhz) = (slot.cpu_mhz, slot.gpu_mhz);
+        (slot.started && duration_ms > 0).then_some(Fragment { duration_ms, cpu_mhz, gpu_mhz, overhead: false })
     }
 
     /// Takes a running task off its host and back into the queue, keeping its progress.
@@ -375,7 +387,7 @@ impl Simulation {
     /// What is left of the present fragment, as a fragment at the old demand.
     fn remainder(&self, slot: &Slot) -> i64 {
         let now = self.s.now;
-        if !slot.started {
+        if !slot.started || self.is_held(slot.live) {
             return 0;
         }
         let idle = slot.cpu_mhz == 0.0 && slot.gpu_mhz == 0.0;
@@ -415,7 +427,8 @@ impl Simulation {
         let now = self.s.now;
         let slot = &self.s.slots[index as usize];
         let interval = (slot.snapshot_interval_ms as f64 * checkpoint.interval_scaling) as i64;
-        let last = slot.cursor == slot.stop && slot.injected.is_empty() && self.remainder(slot) == 0;
+        let idle = slot.cursor == slot.stop && slot.injected.is_empty() && self.remainder(slot) == 0;
+        let last = idle && !self.has_food(slot.live);
         let (id, chunk, task) =
             (slot.live as usize, slot.chunk as usize, self.s.live[slot.live as usize].index as usize);
         let slot = &mut self.s.slots[index as usize];
@@ -446,6 +459,9 @@ impl Simulation {
     pub fn known_demand_mhz(&self, id: u32) -> Option<f64> {
         let live = &self.s.live[id as usize];
         let slot = self.s.slots.get(live.slot as usize)?;
+        if let Some(demand) = self.fed_demand_mhz(id) {
+            return Some(demand).filter(|demand| demand.is_finite());
+        }
         let data = &self.chunks[slot.chunk as usize].data;
         let first = data.fragment_offset[live.index as usize];
         // The cursor stands behind the fragment that runs now.

@@ -4,7 +4,9 @@ use crate::errors;
 use crate::long_work::detached;
 use crate::workload::Workload;
 use numpy::{IntoPyArray, PyArrayMethods, PyReadonlyArray1};
+use opendt_engine::EngineError;
 use opendt_engine::change::{Change, Work};
+use opendt_engine::feed::Food;
 use opendt_engine::observe::TaskResult;
 use opendt_engine::series::{KNOTS, Recorder, Series, TaskKey};
 use opendt_engine::spec::{Options, Topology};
@@ -76,6 +78,45 @@ impl Simulation {
         self.inner.submit(columns).map_err(|error| errors::from_engine(py, error))
     }
 
+    /// Gives the simulation tasks whose work will be told by `feed`; the number by which `feed` knows them.
+    fn submit_open(&mut self, py: Python<'_>, workload: &Workload) -> PyResult<u32> {
+        let columns = Arc::clone(&workload.columns);
+        self.inner.submit_open(columns).map_err(|error| errors::from_engine(py, error))
+    }
+
+    /// Tells what open tasks did next: columns of pieces, `offset` borders them for each task.
+    #[pyo3(signature = (workload, index, offset, duration_ms, cpu_mhz, closed, gpu_mhz=None))]
+    #[allow(clippy::too_many_arguments, reason = "columns, one an argument")]
+    fn feed(
+        &mut self,
+        py: Python<'_>,
+        workload: PyReadonlyArray1<'_, u32>,
+        index: PyReadonlyArray1<'_, u32>,
+        offset: PyReadonlyArray1<'_, u32>,
+        duration_ms: PyReadonlyArray1<'_, u32>,
+        cpu_mhz: PyReadonlyArray1<'_, f64>,
+        closed: PyReadonlyArray1<'_, bool>,
+        gpu_mhz: Option<PyReadonlyArray1<'_, f64>>,
+    ) -> PyResult<()> {
+        let gpu_mhz = gpu_mhz.as_ref().map(|column| column.as_slice()).transpose()?;
+        let food = Food {
+            chunk: workload.as_slice()?,
+            index: index.as_slice()?,
+            offset: offset.as_slice()?,
+            duration_ms: duration_ms.as_slice()?,
+            cpu_mhz: cpu_mhz.as_slice()?,
+            gpu_mhz: gpu_mhz.unwrap_or(&[]),
+            closed: closed.as_slice()?,
+        };
+        self.inner.feed(&food).map_err(|error| errors::from_engine(py, error))
+    }
+
+    /// Since when guesses of what open tasks do carry the simulation, ms; None when none does.
+    #[getter]
+    fn held_since_ms(&self) -> Option<i64> {
+        self.inner.held_since_ms()
+    }
+
     /// Runs everything up to and including `until_ms`.
     #[pyo3(signature = (until_ms, progress=None))]
     fn advance(&mut self, py: Python<'_>, until_ms: i64, progress: Option<Py<PyAny>>) -> PyResult<()> {
@@ -87,6 +128,11 @@ impl Simulation {
     /// Runs until no task is left; takes a closing sample.
     #[pyo3(signature = (progress=None))]
     fn run(&mut self, py: Python<'_>, progress: Option<Py<PyAny>>) -> PyResult<()> {
+        if self.inner.has_open_tasks() {
+            let error =
+                EngineError::invalid("run", "tasks whose end is not known", "all tasks closed; or advance to a time");
+            return Err(errors::from_engine(py, error));
+        }
         let (inner, recorder) = (&mut self.inner, &mut self.recorder);
         detached(py, progress, |go_on| inner.run(recorder, &mut || go_on(0))).map(drop)
     }
