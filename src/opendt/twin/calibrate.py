@@ -9,6 +9,10 @@ Model of one reading, with hosts of classes c and knots k:
 the meter is refreshed less often than it is read (`meter.MeterMonitor`), a learned share of the dynamic power is as of the
 last refresh. The state is the deviation from the datasheet, so that a filter without readings *is* the datasheet.
 
+How far to trust the datasheet, how fast to forget and whether the meter holds its readings cannot be known beforehand. So
+several filters with other settings, a family, go through the same readings, and whoever forecasts weighs them by how right
+they have been (`weigh`). Curve, disturbances and forecasts are then the weighted means over the family.
+
 How far to trust it: docs/concepts/calibration.md has the errors on a measured week, with and without drift, steps and noise.
 
 References: R. E. Kalman, "A new approach to linear filtering and prediction problems", 1960; P. J. Huber, "Robust
@@ -26,14 +30,13 @@ import numpy as np
 
 from opendt.twin.curve import OCCUPIED_UTILIZATION, HostClass, monotone
 from opendt.twin.meter import MAX_PERIOD, MeterMonitor
-from opendt.twin.state_space import StateSpace
+from opendt.twin.settings import CalibrationSettings
+from opendt.twin.state_space import StateSpace, quadratic
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
-
-    from opendt.twin.settings import CalibrationSettings
 
 _BLOCK_TICKS: Final = (
     10  # conclusions about the meter are drawn at these ticks, so that any split of the readings gives the same
@@ -44,12 +47,12 @@ _PLAUSIBLE_RATIO: Final = (
 )  # of the datasheet's idle power and full-load power: outside it, the sensor is wrong
 _STUCK_S: Final = 1800.0  # a meter that reads the same number for so long is stuck
 _EXPOSURE_HALF_LIFE_H: Final = 24.0  # of the load that decides how a learned curve is made to rise
-_SNAPSHOT_VERSION: Final = 1
+_SNAPSHOT_VERSION: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
 class PowerForecast:
-    """Power at successive ticks, as the filter sees it.
+    """Power at successive ticks, as the filters see it: shape (ticks,), or (members, ticks) for each member of the family.
 
     Attributes
     ----------
@@ -73,8 +76,8 @@ class PowerCalibrator:
     ----------
     classes : sequence of HostClass
         What the datasheet says; all with the same number of knots.
-    settings : CalibrationSettings
-        `HOUR_AHEAD` or `FIVE_MINUTES_AHEAD`, or one's own.
+    settings : CalibrationSettings or sequence of CalibrationSettings
+        `FAMILY`, one setting, or one's own; all of a family have the same tick and equally many disturbances.
 
     Attributes
     ----------
@@ -84,35 +87,48 @@ class PowerCalibrator:
         Readings not used, by reason: ``missing``, ``implausible``, ``stuck``.
     innovation_sd : float
         Last innovation before clipping, in its own standard deviations; NaN if the last reading was not used.
+    weights : ndarray, shape (members,)
+        Present weights of the family; equal until `weigh` is called.
 
     Notes
     -----
-    A tick costs O(n^2) time for n = classes x (knots + 1) + disturbances + 1 numbers of state.
+    A tick costs O(m n^2) time for m members and n = classes x (knots + 1) + disturbances + 1 numbers of state.
     """
 
-    def __init__(self, classes: Sequence[HostClass], settings: CalibrationSettings) -> None:
+    def __init__(
+        self, classes: Sequence[HostClass], settings: CalibrationSettings | Sequence[CalibrationSettings]
+    ) -> None:
         """Start at the datasheet.
 
         Raises
         ------
         ValueError
-            If there is no class, or the classes have different numbers of knots.
+            If there is no class, the classes have different numbers of knots, or the settings do not make a family.
         """
         if not classes or len({len(c.utilization) for c in classes}) != 1:
             raise ValueError(
                 f"calibration got {len(classes)} host classes, expected at least one, all with equally many knots"
             )
+        family = (settings,) if isinstance(settings, CalibrationSettings) else tuple(settings)
+        if len({(one.tick_s, len(one.disturbances)) for one in family}) != 1:
+            raise ValueError(
+                f"calibration got a family of {len(family)} settings, expected at least one, all with the same tick_s and "
+                "equally many disturbances"
+            )
         self.classes = tuple(classes)
-        self.settings = settings
-        self._space = StateSpace(self.classes, settings)
+        self.family = family
+        self._tick_s = family[0].tick_s
+        self._clip_sd = np.array([one.clip_sd for one in family])
+        self._space = StateSpace(self.classes, family)
         self._shape = (len(classes), len(classes[0].utilization))
-        self.deviation = np.zeros(self._space.size)
+        self.weights = np.full(len(family), 1.0 / len(family))
+        self.deviation = np.zeros((len(family), self._space.size))
         self.covariance = self._space.prior_covariance.copy()
         self.meter = MeterMonitor()
         self._history = np.zeros((MAX_PERIOD, *self._shape))  # features of the last ticks, at index tick % MAX_PERIOD
         # Mean number of hosts per class: empty ones, then busy ones at each knot.
         self._exposure = np.ones((self._shape[0], self._shape[1] + 1))
-        self._exposure_rate = 1.0 - 0.5 ** (_BLOCK_TICKS * settings.tick_s / 3600.0 / _EXPOSURE_HALF_LIFE_H)
+        self._exposure_rate = 1.0 - 0.5 ** (_BLOCK_TICKS * self._tick_s / 3600.0 / _EXPOSURE_HALF_LIFE_H)
         self.tick = 0
         self.rejected = {"missing": 0, "implausible": 0, "stuck": 0}
         self.innovation_sd = float("nan")
@@ -136,7 +152,8 @@ class PowerCalibrator:
         Returns
         -------
         ndarray, shape (ticks,)
-            Innovations in standard deviations, before clipping; NaN where the reading was not used.
+            Innovations in standard deviations, before clipping, the weighted mean of the family's; NaN where the reading was not
+            used.
 
         Raises
         ------
@@ -162,9 +179,7 @@ class PowerCalibrator:
     ) -> NDArray[np.float64]:
         space = self._space
         rows, refreshed = self._rows(busy, hosts, first=1)
-        base = (
-            (rows * space.datasheet).sum(axis=1).tolist()
-        )  # per row: a product of matrices would depend on their size
+        base = (rows * space.datasheet).sum(axis=2)  # per row: a product of matrices would depend on their size
         low, high = self._plausible(hosts)
         innovations = np.empty(readings.size)
         noise_variance = space.noise_variance + self.meter.noise_w**2
@@ -183,16 +198,32 @@ class PowerCalibrator:
             self._exposure += self._exposure_rate * (exposure - self._exposure)
         return innovations
 
-    def _learn(self, row: NDArray[np.float64], surplus_w: float, noise_variance: float) -> float:
-        gain = self.covariance @ row
-        variance = float(row @ gain) + noise_variance
-        sd = variance**0.5
-        innovation: float = (surplus_w - float(row @ self.deviation)) / sd
-        clipped = min(max(innovation, -self.settings.clip_sd), self.settings.clip_sd)
-        gain /= sd
-        self.deviation += clipped * gain
-        self.covariance -= gain[:, None] * gain
-        return innovation
+    def _learn(
+        self, row: NDArray[np.float64], surplus_w: NDArray[np.float64], noise_variance: NDArray[np.float64]
+    ) -> float:
+        gain = np.matmul(self.covariance, row[:, :, None])[:, :, 0]
+        sd = np.sqrt(np.vecdot(row, gain) + noise_variance)
+        innovation = (surplus_w - np.vecdot(row, self.deviation)) / sd
+        clipped = np.minimum(np.maximum(innovation, -self._clip_sd), self._clip_sd)
+        gain /= sd[:, None]
+        self.deviation += clipped[:, None] * gain
+        self.covariance -= gain[:, :, None] * gain[:, None, :]
+        return float(self.weights @ innovation)
+
+    def weigh(self, weights: ArrayLike) -> None:
+        """Take over weights of the family, shape (members,), not negative; they are made to sum to 1.
+
+        Raises
+        ------
+        ValueError
+            If there is not one weight a member, or they are negative or all zero.
+        """
+        given = np.asarray(weights, float)
+        if given.shape != self.weights.shape or not (given >= 0).all() or not 0 < given.sum() < np.inf:
+            raise ValueError(
+                f"weights are {given}, expected {self.weights.size} finite numbers, none negative, not all 0"
+            )
+        self.weights = given / given.sum()
 
     def _usable(self, reading: float, low: float, high: float) -> bool:
         if math.isnan(reading):
@@ -203,7 +234,7 @@ class PowerCalibrator:
             return False
         self._same_reading_ticks = self._same_reading_ticks + 1 if reading == self._last_reading_w else 0
         self._last_reading_w = reading
-        if self._same_reading_ticks * self.settings.tick_s > _STUCK_S:
+        if self._same_reading_ticks * self._tick_s > _STUCK_S:
             self.rejected["stuck"] += 1
             return False
         return True
@@ -230,13 +261,43 @@ class PowerCalibrator:
         Returns
         -------
         PowerForecast
-            Mean, standard deviation and the disturbances' part, per tick.
+            Mean, standard deviation and the disturbances' part, per tick: those of the mixture of the family, whose variance is
+            the mean of the variances and the variance of the means.
 
         Raises
         ------
         ValueError
             If shapes do not fit, or `lead` is below 1.
         """
+        return self.mixed(self.predict_members(features, hosts_up, lead))
+
+    def mixed(self, members: PowerForecast) -> PowerForecast:
+        """The weighted mixture of what `predict_members` gave."""
+        mean = self.weights @ members.mean_w
+        variance = self.weights @ (members.sd_w**2 + (members.mean_w - mean) ** 2)
+        return PowerForecast(mean, np.sqrt(variance), self.weights @ members.disturbance_w)
+
+    def predict_members(self, features: ArrayLike, hosts_up: ArrayLike, lead: int = 1) -> PowerForecast:
+        """As `predict`, but what each member of the family says, shape (members, ticks)."""
+        rows, decayed, leads, decay = self._ahead(features, hosts_up, lead)
+        variance = quadratic(decayed, self.covariance) + self._space.growth(rows, leads, decay)
+        variance += self._space.noise_variance + self.meter.noise_w**2
+        others = self._space.disturbance_slice
+        disturbance = np.vecdot(decayed[:, :, others], self.deviation[:, others])
+        return PowerForecast(self._mean(rows, decayed), np.sqrt(np.maximum(variance, 0.0)).T, disturbance.T)
+
+    def expect_members(self, features: ArrayLike, hosts_up: ArrayLike, lead: int = 1) -> NDArray[np.float64]:
+        """Only the means of `predict_members`, at a third of its cost."""
+        rows, decayed, _, _ = self._ahead(features, hosts_up, lead)
+        return self._mean(rows, decayed)
+
+    def _mean(self, rows: NDArray[np.float64], decayed: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray((rows @ self._space.datasheet + np.vecdot(decayed, self.deviation)).T)
+
+    def _ahead(
+        self, features: ArrayLike, hosts_up: ArrayLike, lead: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
+        """Regressors of ticks to come, the same with what is left of the state, their leads, and what is left."""
         if lead < 1:
             raise ValueError(f"lead is {lead}, expected at least 1: ticks that have been seen are not forecast")
         busy, hosts = self._checked(features, hosts_up)
@@ -245,12 +306,7 @@ class PowerCalibrator:
         refreshes = (self.tick + leads - self.meter.phase) // self.meter.period
         refreshes -= (self.tick - self.meter.phase) // self.meter.period
         decay = self._space.decay(leads, refreshes, self.meter.period)
-        decayed = rows * decay
-        mean = rows @ self._space.datasheet + decayed @ self.deviation
-        variance = ((decayed @ self.covariance) * decayed).sum(axis=1) + self._space.growth(rows, leads, decay)
-        variance += self._space.noise_variance + self.meter.noise_w**2
-        others = self._space.disturbance_slice
-        return PowerForecast(mean, np.sqrt(np.maximum(variance, 0.0)), decayed[:, others] @ self.deviation[others])
+        return rows, rows * decay, leads, decay
 
     def _rows(
         self, busy: NDArray[np.float64], hosts: NDArray[np.float64], first: int
@@ -297,7 +353,7 @@ class PowerCalibrator:
         if index is None:
             raise ValueError(f"there is no host class {name!r}, expected one of {[c.name for c in self.classes]}")
         part = self._space.class_slice(index)
-        mean = self._space.datasheet[part] + self.deviation[part]
+        mean = self._space.datasheet[part] + self.weights @ self.deviation[:, part]
         watts = monotone(np.concatenate([mean[:1], mean[0] + mean[1:]]), np.maximum(self._exposure[index], 1e-6))
         datasheet = self.classes[index]
         watts = np.maximum(watts, _PLAUSIBLE_RATIO[0] * datasheet.power_w[0])
@@ -306,16 +362,17 @@ class PowerCalibrator:
     @property
     def disturbances_w(self) -> list[float]:
         """Present value of each disturbance beside the curve, in W, in the order of the settings."""
-        return [float(w) for w in self.deviation[self._space.disturbance_slice]]
+        return [float(w) for w in self.weights @ self.deviation[:, self._space.disturbance_slice]]
 
     @property
     def meter_share(self) -> float:
         """Learned share of the dynamic power that the meter shows as of its last refresh."""
-        return self.settings.meter_share + float(self.deviation[-1])
+        prior = [one.meter_share for one in self.family]
+        return float(self.weights @ (prior + self.deviation[:, -1]))
 
     def parameters(self) -> NDArray[np.float64]:
-        """Deviation of the curves from the datasheet, in W: idle and knots of each class in turn. A copy."""
-        return self.deviation[: self._space.parameter_count].copy()
+        """Deviation of the curves from the datasheet, in W: idle and knots of each class in turn; the weighted mean."""
+        return np.asarray(self.weights @ self.deviation[:, : self._space.parameter_count])
 
     def parameter_power(
         self, parameters: NDArray[np.float64], features: ArrayLike, hosts_up: ArrayLike
@@ -326,14 +383,14 @@ class PowerCalibrator:
         """
         busy, hosts = self._checked(features, hosts_up)
         count = self._space.parameter_count
-        rows = self._space.rows(busy, busy, hosts)[:, :count]
+        rows = self._space.parameter_rows(busy, hosts)
         datasheet = self._space.datasheet[:count]
         return np.asarray(rows @ (datasheet + parameters.T).T)
 
     def revert(self, parameters: NDArray[np.float64]) -> None:
-        """Put the curves back to `parameters`; disturbances start from zero and all uncertainty from the prior."""
+        """Put the curves of all members back to `parameters`; disturbances start from zero and all uncertainty from the prior."""
         self.deviation[:] = 0.0
-        self.deviation[: self._space.parameter_count] = parameters
+        self.deviation[:, : self._space.parameter_count] = parameters
         self.covariance[:] = self._space.prior_covariance
 
     def fork(self) -> PowerCalibrator:
@@ -342,6 +399,7 @@ class PowerCalibrator:
         own = {
             "deviation",
             "covariance",
+            "weights",
             "meter",
             "rejected",
             "_history",
@@ -357,6 +415,7 @@ class PowerCalibrator:
             "tick": self.tick,
             "deviation": self.deviation.tolist(),
             "covariance": self.covariance.tolist(),
+            "weights": self.weights.tolist(),
             "history": self._history.tolist(),
             "exposure": self._exposure.tolist(),
             "rejected": dict(self.rejected),
@@ -374,14 +433,17 @@ class PowerCalibrator:
         ValueError
             If the state is of another version or size.
         """
-        if state.get("version") != _SNAPSHOT_VERSION or len(state["deviation"]) != self._space.size:
+        found = np.shape(state.get("deviation", ()))
+        if state.get("version") != _SNAPSHOT_VERSION or found != self.deviation.shape:
             raise ValueError(
-                f"calibration state has version {state.get('version')} and {len(state.get('deviation', ()))} numbers, expected "
-                f"version {_SNAPSHOT_VERSION} and {self._space.size}: start a new calibration or use the same host classes"
+                f"calibration state has version {state.get('version')} and shape {found}, expected version {_SNAPSHOT_VERSION} "
+                f"and {self.deviation.shape} (members, numbers of state): start a new calibration or use the same host classes "
+                "and settings"
             )
         self.tick = state["tick"]
         self.deviation = np.array(state["deviation"])
         self.covariance = np.array(state["covariance"])
+        self.weights = np.array(state["weights"])
         self._history = np.array(state["history"])
         self._exposure = np.array(state["exposure"])
         self.rejected = dict(state["rejected"])

@@ -1,7 +1,8 @@
 """Forecasts of power with bands: with the workload known, an hour and a window ahead, and blind.
 
 Every forecaster is told what was measured tick by tick and issues at its own interval; nothing it says depends on anything
-that happened later. The band is adaptive conformal inference over the forecaster's own errors (`bands`).
+that happened later. The mean is a mixture over a family of calibrations (`settings.FAMILY`), weighed by their errors so far; the
+band is adaptive conformal inference over the forecaster's own errors (`bands`).
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from opendt.twin.bands import BLIND_HOUR_BAND, FIVE_MINUTE_BAND, HOUR_BAND, AdaptiveBand, BandSettings
-from opendt.twin.blind import EXPERTS, MIXTURE_DEFAULTS, ExpertMixture, assumed_load, blind_experts
+from opendt.twin.blind import HELD_TICKS, assumed_load, blind_experts, expert_count, member_weights
 from opendt.twin.calibrate import PowerCalibrator
 from opendt.twin.guard import GuardedCalibrator
-from opendt.twin.settings import FIVE_MINUTES_AHEAD, HOUR_AHEAD
+from opendt.twin.mixture import ExpertMixture
+from opendt.twin.settings import FAMILY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +33,6 @@ __all__ = ["BlindForecaster", "Forecast", "KnownForecaster", "hour_forecaster", 
 
 _HOUR_MS: Final = 3_600_000
 _REFERENCE_TICK_MS: Final = 30_000
-_KNOWN_TICKS: Final = 5
 _LEAST_SD_RATIO: Final = 1e-4
 
 
@@ -67,8 +68,10 @@ def scaled_band(band: BandSettings, tick_ms: int, interval_ms: int) -> BandSetti
     return replace(band, lead_edges=tuple(edges), issue_interval_s=interval_ms / 1000)
 
 
-def _tick_settings(settings: CalibrationSettings, tick_ms: int) -> CalibrationSettings:
-    return settings if tick_ms == _REFERENCE_TICK_MS else replace(settings, tick_s=tick_ms / 1000)
+def _tick_family(tick_ms: int) -> tuple[CalibrationSettings, ...]:
+    if tick_ms == _REFERENCE_TICK_MS:
+        return FAMILY
+    return tuple(replace(settings, tick_s=tick_ms / 1000) for settings in FAMILY)
 
 
 class _Outcomes:
@@ -94,7 +97,7 @@ class _Outcomes:
 
 
 class KnownForecaster:
-    """Forecasts with the workload of the horizon known: its load priced by a calibrated curve.
+    """Forecasts with the workload of the horizon known: its load priced by calibrated curves.
 
     Parameters
     ----------
@@ -102,8 +105,8 @@ class KnownForecaster:
         Name of the kind.
     classes : sequence of HostClass
         Datasheets.
-    settings, band
-        Of the calibration and of the band.
+    band : BandSettings
+        Of the band.
     tick_ms, interval_ms : int
         Time between readings, and between forecasts, which is also their horizon.
     """
@@ -112,7 +115,6 @@ class KnownForecaster:
         self,
         kind: str,
         classes: Sequence[HostClass],
-        settings: CalibrationSettings,
         band: BandSettings,
         *,
         tick_ms: int,
@@ -120,20 +122,26 @@ class KnownForecaster:
     ) -> None:
         self.kind = kind
         self.interval_ms = interval_ms
-        self.calibrator = GuardedCalibrator(classes, _tick_settings(settings, tick_ms))
+        self.calibrator = GuardedCalibrator(classes, _tick_family(tick_ms))
         self.band = AdaptiveBand(scaled_band(band, tick_ms, interval_ms))
-        self._outcomes = _Outcomes(interval_ms // tick_ms)
+        leads = interval_ms // tick_ms
+        self.mixture = ExpertMixture(len(FAMILY), (0, leads), interval_ms / _HOUR_MS)
+        self._outcomes = _Outcomes(leads)
 
     def observe(self, load: Load, measured_w: NDArray[np.float64]) -> None:
         """Learn from a window's readings (NaN where there is none), one a tick."""
         outcome = self._outcomes.add(measured_w)
         if outcome is not None:
             self.band.settle(outcome)
+            self.mixture.settle(outcome)
+            self.calibrator.calibrator.weigh(self.mixture.weights[0])
         self.calibrator.update(load.features, load.hosts_up, measured_w)
 
     def issue(self, now_ms: int, load: Load) -> Forecast:
         """Forecast the ticks of `load`, which begin one tick from now."""
-        forecast = self.calibrator.predict(load.features, load.hosts_up)
+        members = self.calibrator.calibrator.predict_members(load.features, load.hosts_up)
+        self.mixture.issue(members.mean_w)
+        forecast = self.calibrator.calibrator.mixed(members)
         sd_w = np.maximum(forecast.sd_w, _LEAST_SD_RATIO * np.abs(forecast.mean_w) + 1e-9)
         mean_w = np.maximum(forecast.mean_w, 0.0)
         lower_w, upper_w = self.band.issue(mean_w, sd_w)
@@ -143,20 +151,18 @@ class KnownForecaster:
 
 def hour_forecaster(classes: Sequence[HostClass], tick_ms: int) -> KnownForecaster:
     """Forecast an hour, every hour."""
-    return KnownForecaster("hour", classes, HOUR_AHEAD, HOUR_BAND, tick_ms=tick_ms, interval_ms=_HOUR_MS)
+    return KnownForecaster("hour", classes, HOUR_BAND, tick_ms=tick_ms, interval_ms=_HOUR_MS)
 
 
 def window_forecaster(classes: Sequence[HostClass], tick_ms: int, window_ms: int) -> KnownForecaster:
     """Forecast the next window, every window."""
-    return KnownForecaster(
-        "window", classes, FIVE_MINUTES_AHEAD, FIVE_MINUTE_BAND, tick_ms=tick_ms, interval_ms=window_ms
-    )
+    return KnownForecaster("window", classes, FIVE_MINUTE_BAND, tick_ms=tick_ms, interval_ms=window_ms)
 
 
 class BlindForecaster:
     """Forecasts an hour from requests, fragments that have ended and readings, and from nothing else.
 
-    It keeps calibrators of its own, which learn from a tick only when every fragment that ran at it has ended: those of the
+    It keeps a calibrator of its own, which learns from a tick only when every fragment that ran at it has ended: those of the
     other forecasters know fragments that are still running.
 
     Parameters
@@ -172,16 +178,15 @@ class BlindForecaster:
 
     def __init__(self, classes: Sequence[HostClass], tick_ms: int) -> None:
         self.tick_ms = tick_ms
-        self._hour = PowerCalibrator(classes, _tick_settings(HOUR_AHEAD, tick_ms))
-        self._short = PowerCalibrator(classes, _tick_settings(FIVE_MINUTES_AHEAD, tick_ms))
+        self._calibrator = PowerCalibrator(classes, _tick_family(tick_ms))
         self._leads = _HOUR_MS // tick_ms
         self.band = AdaptiveBand(scaled_band(BLIND_HOUR_BAND, tick_ms, _HOUR_MS))
         edges = self.band.settings.lead_edges
-        self.mixture = ExpertMixture(len(EXPERTS), replace(MIXTURE_DEFAULTS, lead_edges=edges))
+        self.mixture = ExpertMixture(expert_count(self._calibrator), edges, self.interval_ms / _HOUR_MS)
         self._outcomes = _Outcomes(self._leads)
         # Ticks whose load is not known yet, oldest first: known from, features, hosts up, reading.
         self._waiting: deque[tuple[int, NDArray[Any], NDArray[Any], float]] = deque()
-        self._known: deque[NDArray[np.float64]] = deque(maxlen=_KNOWN_TICKS)
+        self._known: deque[NDArray[np.float64]] = deque(maxlen=max(HELD_TICKS))
         self._hosts_up: NDArray[np.float64] | None = None
         self._last_w = float("nan")
 
@@ -191,6 +196,9 @@ class BlindForecaster:
         if outcome is not None:
             self.band.settle(outcome)
             self.mixture.settle(outcome)
+            weights = member_weights(self._calibrator, self.mixture.weights)
+            if weights.sum() > 0:
+                self._calibrator.weigh(weights)
         self._waiting.extend(
             zip(load.known_ms.tolist(), load.features, load.hosts_up, measured_w.tolist(), strict=True)
         )
@@ -209,13 +217,13 @@ class BlindForecaster:
             return
         features, hosts = np.stack([row[1] for row in rows]), np.stack([row[2] for row in rows])
         measured_w = np.array([row[3] for row in rows])
-        self._hour.update(features, hosts, measured_w)
-        self._short.update(features, hosts, measured_w)
-        self._known.extend(features[-_KNOWN_TICKS:])
+        self._calibrator.update(features, hosts, measured_w)
+        self._known.extend(features[-max(HELD_TICKS) :])
 
     def spread_w(self, futures: Sequence[Load]) -> NDArray[np.float64]:
         """Standard deviation of power over sampled futures, shape (ticks,), W, priced by what is known."""
-        power_w = [self._hour.predict(load.features, load.hosts_up).mean_w for load in futures]
+        weights, expect = self._calibrator.weights, self._calibrator.expect_members
+        power_w = [weights @ expect(load.features, load.hosts_up) for load in futures]
         spread: NDArray[np.float64] = np.std(np.stack(power_w), axis=0)
         return spread
 
@@ -238,15 +246,14 @@ class BlindForecaster:
             Standard deviation of power over sampled futures, W; makes the band as wide as the unknown workload asks for.
         """
         self._learn_until(now_ms)
-        hour, short = self._hour.fork(), self._short.fork()
-        known = np.stack(self._known) if self._known else assumed_load(hour, busy_hosts)
+        present = self._calibrator.fork()
+        known = np.stack(self._known) if self._known else assumed_load(present, busy_hosts)
         for _, _, hosts, measured_w in list(self._waiting)[:-1]:
-            hour.update(known[-1], hosts, measured_w)
-            short.update(known[-1], hosts, measured_w)
-        guesses = blind_experts(hour, short, known, hosts_up, self._last_w, self._leads)
+            present.update(known[-1], hosts, measured_w)
+        guesses = blind_experts(present, known, hosts_up, self._last_w, self._leads)
         mean_w = np.maximum(self.mixture.issue(guesses), 0.0)
         load = np.repeat(known[-1][None], self._leads, axis=0)
-        sd_w = hour.predict(load, np.repeat(hosts_up[None], self._leads, axis=0)).sd_w
+        sd_w = present.predict(load, np.repeat(hosts_up[None], self._leads, axis=0)).sd_w
         if spread_w is not None:
             sd_w = np.hypot(sd_w, spread_w)
         lower_w, upper_w = self.band.issue(mean_w, sd_w)

@@ -97,7 +97,7 @@ class GuardedCalibrator:
     def __init__(
         self,
         classes: Sequence[HostClass],
-        settings: CalibrationSettings,
+        settings: CalibrationSettings | Sequence[CalibrationSettings],
         drift: DriftSettings = DRIFT_DEFAULTS,
         rollback: RollbackSettings = ROLLBACK_DEFAULTS,
     ) -> None:

@@ -1,13 +1,15 @@
-"""Settings of online calibration: one record for forecasts an hour ahead, one for five minutes ahead, each with its reasons.
+"""Settings of online calibration: the family of filters that every forecast weighs by how right they have been.
 
-Amounts of power are ratios of what the datasheet says, so that they mean the same for a rack and for a hall. They were chosen
-on days 0-2 of the SURF week and on a synthetic plant, in round numbers; docs/concepts/calibration.md shows how little the error
-depends on each of them.
+Amounts of power are ratios of what the datasheet says, so that they mean the same for a rack and for a hall. None of them was
+fitted to a recorded week: what can be reasoned is stated with its reason, and what cannot (how wrong the model is, how large passing
+deviations are, what the meter does) stands in the family at two or three levels, between which the mixture learns to choose.
+docs/concepts/calibration.md lists each amount with its origin.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import Final
 
 
@@ -44,40 +46,40 @@ class CalibrationSettings:
     curve_sd_ratio : float
         The same for each knot of the dynamic power, as a ratio of the curve's range (0.2, for the same reason).
     knot_correlation : float
-        Distance in utilisation over which errors of the datasheet are alike (correlation 1/e); a curve is smooth.
+        Distance in utilisation over which errors of the datasheet are alike (correlation 1/e); a curve is smooth. 0.15 is the widest
+        gap between knots: neighbours are alike, and every knot is free to differ from the next but one.
     idle_walk_ratio, curve_walk_ratio : float
         Change of the true parameters per square root of an hour, as a ratio of idle power and of the curve's range. It is
-        what makes the filter forget. Larger for the shorter horizon, which may follow the mix of jobs on the hosts.
+        what makes the filter forget. 0.005: six percent in a week, as firmware, fans and the mix of jobs may bring.
     datasheet_pull_h : float
         Time constant in h with which parameters return to the datasheet by themselves. The prior pulls far more at the start;
-        this is what is left of it for parameters that readings no longer speak of. A quarter of a year: two weeks cost
-        0.03 points of error, because clipped innovations correct little.
+        this is what is left of it for parameters that readings no longer speak of. A quarter of a year: slow beside the walk.
     disturbances : tuple of Disturbance
-        Decaying deviations beside the curve.
+        Decaying deviations beside the curve: one of minutes, one of hours.
     noise_ratio : float
         Standard deviation of what neither curve nor disturbance explains in one reading, as a ratio of full-load power.
-        It covers the error of the model, so it is far above a sensor's noise for the longer horizon, where a smaller one
-        would make the curve follow every passing deviation. White noise found on the meter is added.
+        It covers the error of the model, so it may be far above a sensor's noise. White noise found on the meter is added.
     clip_sd : float
-        Innovations count up to this many standard deviations (Huber's idea), so that outages and stray readings, which the
-        workload cannot explain, do not move the curve.
+        Innovations count up to this many standard deviations, so that outages and stray readings, which the workload cannot
+        explain, do not move the curve. 1.345: P. J. Huber's constant, 95 % as efficient as the mean where errors are Gaussian.
     meter_share, meter_share_sd : float
         How much of the dynamic power a slowly refreshed meter shows as of its last refresh rather than as of now: prior mean
-        and standard deviation of a ratio that is learned. Without effect while the meter is refreshed at every reading.
+        and standard deviation of a ratio that is learned. Without effect while the meter is refreshed at every reading; a
+        standard deviation of 0 states the share instead.
     """
 
     tick_s: float = 30.0
     idle_sd_ratio: float = 0.2
     curve_sd_ratio: float = 0.2
     knot_correlation: float = 0.15
-    idle_walk_ratio: float
-    curve_walk_ratio: float
+    idle_walk_ratio: float = 0.005
+    curve_walk_ratio: float = 0.005
     datasheet_pull_h: float = 2160.0
     disturbances: tuple[Disturbance, ...]
     noise_ratio: float
-    clip_sd: float
-    meter_share: float
-    meter_share_sd: float = 0.3
+    clip_sd: float = 1.345
+    meter_share: float = 0.0
+    meter_share_sd: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse amounts that make no sense.
@@ -102,27 +104,38 @@ class CalibrationSettings:
             raise ValueError(f"calibration setting meter_share is {self.meter_share}, expected a ratio from 0 to 1")
 
 
-HOUR_AHEAD: Final = CalibrationSettings(
-    idle_walk_ratio=0.0016,
-    curve_walk_ratio=0.004,
-    # Minutes: jobs that start or end beside the clock. Hours: what the curve cannot tell apart, such as the mix of programs.
-    disturbances=(Disturbance(time_constant_s=180, sd_ratio=0.002), Disturbance(time_constant_s=7200, sd_ratio=0.003)),
-    noise_ratio=0.009,
-    clip_sd=1.0,
-    meter_share=0.5,
-)
-"""For horizons of about an hour: a slow curve, little trust in the present deviation."""
+LEVELS: Final = (0.003, 0.01)
+"""Levels of noise and of passing disturbance in the family, as ratios of full-load power: a good and a usual meter's accuracy, half a decade apart."""
 
-FIVE_MINUTES_AHEAD: Final = CalibrationSettings(
-    idle_walk_ratio=0.004,
-    curve_walk_ratio=0.02,
-    # The present deviation is the best guess of the next minutes; as the meter holds its reading, it holds its deviation.
-    disturbances=(
-        Disturbance(time_constant_s=300, sd_ratio=0.01, held=True),
-        Disturbance(time_constant_s=7200, sd_ratio=0.004),
-    ),
-    noise_ratio=0.003,
-    clip_sd=2.0,
-    meter_share=1.0,
-)
-"""For horizons of a few minutes: most of the present deviation persists."""
+
+def _member(noise_ratio: float, disturbance_ratio: float) -> CalibrationSettings:
+    """The settings of a member whose meter does nothing by itself."""
+    return CalibrationSettings(
+        # Minutes: jobs that start or end beside the clock. Hours: what the curve cannot tell apart, such as the mix of programs.
+        disturbances=(
+            Disturbance(time_constant_s=300, sd_ratio=disturbance_ratio),
+            Disturbance(time_constant_s=7200, sd_ratio=LEVELS[0]),
+        ),
+        noise_ratio=noise_ratio,
+    )
+
+
+def with_meters(settings: CalibrationSettings) -> tuple[CalibrationSettings, CalibrationSettings, CalibrationSettings]:
+    """Three ways to see a meter that seems to hold its readings: it does not; for a part of the power; for all of it.
+
+    Where all is held, the deviation of a reading is held with it: the shortest disturbance changes at refreshes only.
+    """
+    first, *others = settings.disturbances
+    part = replace(settings, meter_share=0.5, meter_share_sd=0.3)
+    whole = replace(part, meter_share=1.0, disturbances=(replace(first, held=True), *others))
+    return settings, part, whole
+
+
+FAMILY: Final = tuple(member for levels in product(LEVELS, LEVELS) for member in with_meters(_member(*levels)))
+"""Every noise with every disturbance and every meter: twelve filters."""
+
+STEADY: Final = with_meters(_member(LEVELS[1], LEVELS[0]))[1]
+"""The member of the family that trusts its curve most: large noise, small disturbance, a meter that holds a part."""
+
+NIMBLE: Final = with_meters(_member(LEVELS[0], LEVELS[1]))[2]
+"""The member that follows the present deviation most: small noise, large disturbance, a meter that holds all."""

@@ -10,13 +10,13 @@ import pytest
 
 from opendt.twin.calibrate import PowerCalibrator
 from opendt.twin.curve import KNOTS, OCCUPIED_UTILIZATION, HostClass, hat_weights
-from opendt.twin.settings import FIVE_MINUTES_AHEAD, HOUR_AHEAD, Disturbance
+from opendt.twin.settings import FAMILY, NIMBLE, STEADY, Disturbance
 from tests.unit.twin.plant import TRUE_IDLE_W, datasheet, forecast_errors, run, true_power_w
 
-BOTH = pytest.mark.parametrize("settings", [HOUR_AHEAD, FIVE_MINUTES_AHEAD], ids=["hour", "five_minutes"])
+BOTH = pytest.mark.parametrize("settings", [STEADY, NIMBLE], ids=["hour", "five_minutes"])
 
 
-def calibrator(settings=HOUR_AHEAD, hosts=60):
+def calibrator(settings=STEADY, hosts=60):
     return PowerCalibrator([datasheet(hosts=hosts)], settings)
 
 
@@ -60,7 +60,7 @@ def test_the_occupied_point_of_a_curve_lies_just_above_zero():
 def test_two_classes_are_told_apart():
     first, second = run(ticks=5760, seed=1), run(ticks=5760, seed=2)
     sheets = [datasheet("a"), datasheet("b")]
-    filtered = PowerCalibrator(sheets, HOUR_AHEAD)
+    filtered = PowerCalibrator(sheets, STEADY)
     features = np.concatenate([first.features, second.features], axis=1)
     hosts = np.concatenate([first.hosts, second.hosts], axis=1)
     datasheet_b_w = second.hosts[:, 0] * sheets[1].power_w[0] + second.features[:, 0] @ (np.array(KNOTS) * 150.0)
@@ -186,7 +186,7 @@ def test_a_meter_that_holds_is_modelled():
 
 def test_the_stated_deviation_grows_with_the_lead_and_shrinks_with_knowledge():
     plant = run(ticks=1500, noise_w=20.0)
-    filtered = calibrator(FIVE_MINUTES_AHEAD)
+    filtered = calibrator(NIMBLE)
     constant = np.repeat(plant.features[:1], 240, axis=0), np.repeat(plant.hosts[:1], 240, axis=0)
     early = filtered.predict(*constant).sd_w
     filtered.update(plant.features, plant.hosts, plant.measured_w)
@@ -207,7 +207,7 @@ def test_forecasts_of_a_lead_agree_with_the_tail_of_a_longer_one():
 
 def test_a_disturbance_is_reported_and_decays():
     plant = run(ticks=600)
-    filtered = calibrator(FIVE_MINUTES_AHEAD)
+    filtered = calibrator(NIMBLE)
     filtered.update(plant.features, plant.hosts, plant.power_w)
     forecast = filtered.predict(plant.features[:240], plant.hosts[:240])
     assert forecast.disturbance_w[0] == pytest.approx(sum(filtered.disturbances_w), rel=0.2, abs=5.0)
@@ -227,14 +227,14 @@ def test_hosts_that_go_down_take_their_idle_power_with_them():
 def test_a_flat_datasheet_can_still_learn_a_slope():
     plant = run(ticks=5760, noise_w=20.0)
     flat = HostClass("node", 60, KNOTS, tuple(150.0 for _ in KNOTS))
-    errors = forecast_errors(PowerCalibrator([flat], FIVE_MINUTES_AHEAD), plant, step=10)
+    errors = forecast_errors(PowerCalibrator([flat], NIMBLE), plant, step=10)
     assert errors[2880:].mean() < 0.03
 
 
 @pytest.mark.parametrize("tick_s", [1.0, 300.0])
 def test_other_sampling_intervals_work(tick_s):
     plant = run(ticks=2880, noise_w=20.0)
-    errors = forecast_errors(calibrator(replace(HOUR_AHEAD, tick_s=tick_s)), plant)
+    errors = forecast_errors(calibrator(replace(STEADY, tick_s=tick_s)), plant)
     assert errors[1440:].mean() < 0.02
 
 
@@ -252,9 +252,9 @@ def test_wrong_shapes_and_values_are_named():
     with pytest.raises(ValueError, match="no host class 'gpu'"):
         filtered.curve("gpu")
     with pytest.raises(ValueError, match="start a new calibration"):
-        PowerCalibrator([datasheet("a"), datasheet("b")], HOUR_AHEAD).restore(filtered.snapshot())
+        PowerCalibrator([datasheet("a"), datasheet("b")], STEADY).restore(filtered.snapshot())
     with pytest.raises(ValueError, match="at least one"):
-        PowerCalibrator([], HOUR_AHEAD)
+        PowerCalibrator([], STEADY)
     assert filtered.tick == 0
 
 
@@ -269,7 +269,7 @@ def test_wrong_shapes_and_values_are_named():
 )
 def test_settings_refuse_nonsense(change, word):
     with pytest.raises(ValueError, match=word):
-        replace(HOUR_AHEAD, **change)
+        replace(STEADY, **change)
 
 
 def test_features_are_sums_of_hat_functions_over_busy_hosts():
@@ -283,7 +283,7 @@ def test_features_are_sums_of_hat_functions_over_busy_hosts():
 
 def test_a_curve_made_to_rise_prices_the_usual_load_like_the_filter():
     plant = run(ticks=5760, noise_w=20.0)
-    filtered = calibrator(FIVE_MINUTES_AHEAD)
+    filtered = calibrator(NIMBLE)
     filtered.update(plant.features, plant.hosts, plant.measured_w)
     _, power_w = filtered.curve("node")
     load, hosts = plant.features[2880:], plant.hosts[2880:]
@@ -310,7 +310,7 @@ def test_a_far_forecast_equals_waiting_without_readings(settings, period):
 
 def test_the_stated_deviation_is_that_of_the_errors_where_the_model_is_true():
     """Readings drawn from the model itself, unclipped: standardised errors have standard deviation 1 at any lead."""
-    settings = replace(HOUR_AHEAD, clip_sd=1e6, noise_ratio=0.002)
+    settings = replace(STEADY, clip_sd=1e6, noise_ratio=0.002)
     plant = run(ticks=600)
     scores = []
     for seed in range(40):
@@ -318,8 +318,8 @@ def test_the_stated_deviation_is_that_of_the_errors_where_the_model_is_true():
         filtered = calibrator(settings)
         filtered.meter.observe = lambda tick, power_w: None  # the noise is in the settings already
         full_load_w = 60 * 200.0
-        truth = filtered.deviation.copy()
-        truth[:12] = rng.multivariate_normal(np.zeros(12), filtered.covariance[:12, :12])
+        truth = filtered.deviation[0].copy()
+        truth[:12] = rng.multivariate_normal(np.zeros(12), filtered.covariance[0, :12, :12])
         disturbance = np.zeros((2, 600))
         for row, part in zip(disturbance, settings.disturbances, strict=True):
             left, sd = np.exp(-30.0 / part.time_constant_s), part.sd_ratio * full_load_w
@@ -334,3 +334,57 @@ def test_the_stated_deviation_is_that_of_the_errors_where_the_model_is_true():
     spread = np.sqrt(np.mean(np.square(scores), axis=0))
     assert spread[:40].mean() == pytest.approx(1.0, abs=0.15)
     assert spread[80:].mean() == pytest.approx(1.0, abs=0.15)
+
+
+def test_a_family_goes_through_the_readings_like_each_of_its_members_alone():
+    plant = run(ticks=600, noise_w=10.0, period=8, phase=1)
+    family = PowerCalibrator([datasheet()], FAMILY)
+    family.update(plant.features[:480], plant.hosts[:480], plant.measured_w[:480])
+    together = family.predict_members(plant.features[480:], plant.hosts[480:])
+    assert together.mean_w.shape == (len(FAMILY), 120)
+    for index, settings in enumerate(FAMILY):
+        alone = calibrator(settings)
+        alone.update(plant.features[:480], plant.hosts[:480], plant.measured_w[:480])
+        forecast = alone.predict(plant.features[480:], plant.hosts[480:])
+        assert np.allclose(together.mean_w[index], forecast.mean_w)
+        assert np.allclose(together.sd_w[index], forecast.sd_w)
+        assert np.allclose(together.disturbance_w[index], forecast.disturbance_w)
+    assert np.array_equal(family.expect_members(plant.features[480:], plant.hosts[480:]), together.mean_w)
+
+
+def test_weights_decide_what_a_family_says():
+    plant = run(ticks=600, noise_w=10.0)
+    family = PowerCalibrator([datasheet()], [STEADY, NIMBLE])
+    family.update(plant.features[:480], plant.hosts[:480], plant.measured_w[:480])
+    members = family.predict_members(plant.features[480:], plant.hosts[480:])
+    even = family.predict(plant.features[480:], plant.hosts[480:])
+    assert np.allclose(even.mean_w, members.mean_w.mean(axis=0))
+    between = (members.mean_w[0] - members.mean_w[1]) ** 2 / 4
+    assert np.allclose(even.sd_w**2, (members.sd_w**2).mean(axis=0) + between)
+    family.weigh([0.0, 2.0])
+    alone = calibrator(NIMBLE)
+    alone.update(plant.features[:480], plant.hosts[:480], plant.measured_w[:480])
+    assert np.allclose(family.predict(plant.features[480:], plant.hosts[480:]).mean_w, members.mean_w[1])
+    assert np.allclose(family.curve("node")[1], alone.curve("node")[1])
+    assert np.allclose(family.disturbances_w, alone.disturbances_w)
+    assert family.meter_share == pytest.approx(alone.meter_share)
+
+
+@pytest.mark.parametrize("weights", [[1.0], [-1.0, 2.0], [0.0, 0.0], [float("nan"), 1.0]])
+def test_weights_that_are_none_are_refused(weights):
+    with pytest.raises(ValueError, match="expected 2 finite numbers"):
+        PowerCalibrator([datasheet()], [STEADY, NIMBLE]).weigh(weights)
+
+
+@pytest.mark.parametrize("family", [[], [STEADY, replace(STEADY, tick_s=60.0)]])
+def test_settings_that_are_no_family_are_refused(family):
+    with pytest.raises(ValueError, match="same tick_s"):
+        PowerCalibrator([datasheet()], family)
+
+
+def test_a_meter_that_is_said_to_hold_nothing_stays_so():
+    plant = run(ticks=2000, period=8, phase=1)
+    filtered = calibrator(FAMILY[0])
+    filtered.update(plant.features, plant.hosts, plant.measured_w)
+    assert filtered.meter.period == 8
+    assert filtered.meter_share == 0.0

@@ -9,7 +9,7 @@ import pytest
 
 from opendt.twin.drift import DriftDetector, DriftEvent, DriftSettings
 from opendt.twin.guard import GuardedCalibrator, RollbackEvent, RollbackSettings
-from opendt.twin.settings import FIVE_MINUTES_AHEAD, HOUR_AHEAD
+from opendt.twin.settings import NIMBLE, STEADY
 from tests.unit.twin.plant import datasheet, run
 
 DAYS = 2880
@@ -20,13 +20,13 @@ def plant():
     return run(ticks=3 * DAYS, noise_w=20.0)
 
 
-def guarded(plant, measured, settings=HOUR_AHEAD, **options):
+def guarded(plant, measured, settings=STEADY, **options):
     guard = GuardedCalibrator([datasheet()], settings, **options)
     guard.update(plant.features, plant.hosts, measured)
     return guard, guard.take_events()
 
 
-@pytest.mark.parametrize("settings", [HOUR_AHEAD, FIVE_MINUTES_AHEAD], ids=["hour", "five_minutes"])
+@pytest.mark.parametrize("settings", [STEADY, NIMBLE], ids=["hour", "five_minutes"])
 def test_a_plant_that_stays_gives_no_events(plant, settings):
     _, events = guarded(plant, plant.measured_w, settings)
     assert events == []
@@ -62,7 +62,7 @@ def spoilt(plant):
 
 def test_a_fit_that_a_broken_sensor_spoilt_is_rolled_back(plant):
     measured = spoilt(plant)
-    guard, events = guarded(plant, measured, FIVE_MINUTES_AHEAD)
+    guard, events = guarded(plant, measured, NIMBLE)
     rollbacks = [event for event in events if isinstance(event, RollbackEvent)]
     assert rollbacks
     first = rollbacks[0]
@@ -70,14 +70,14 @@ def test_a_fit_that_a_broken_sensor_spoilt_is_rolled_back(plant):
     assert first.to_tick <= 5000
     assert first.kept_error_ratio < 0.4 * first.error_ratio
 
-    never, none = guarded(plant, measured, FIVE_MINUTES_AHEAD, rollback=RollbackSettings(gain_ratio=0.0))
+    never, none = guarded(plant, measured, NIMBLE, rollback=RollbackSettings(gain_ratio=0.0))
     assert not any(isinstance(event, RollbackEvent) for event in none)
     assert never.calibrator.snapshot() != guard.calibrator.snapshot()
 
 
 def test_after_a_rollback_the_curve_is_that_of_before(plant):
     measured = spoilt(plant)
-    guard = GuardedCalibrator([datasheet()], FIVE_MINUTES_AHEAD)
+    guard = GuardedCalibrator([datasheet()], NIMBLE)
     good = None
     for start in range(0, len(measured), 120):
         part = slice(start, start + 120)
@@ -96,18 +96,18 @@ def test_guarding_does_not_change_a_good_fit(plant):
     from opendt.twin.calibrate import PowerCalibrator
 
     guard, _ = guarded(plant, plant.measured_w)
-    bare = PowerCalibrator([datasheet()], HOUR_AHEAD)
+    bare = PowerCalibrator([datasheet()], STEADY)
     bare.update(plant.features, plant.hosts, plant.measured_w)
     assert guard.calibrator.snapshot() == bare.snapshot()
 
 
 def test_a_restored_guard_continues_to_the_bit_and_splits_do_not_matter(plant):
     measured = spoilt(plant)
-    whole, events = guarded(plant, measured, FIVE_MINUTES_AHEAD)
-    first = GuardedCalibrator([datasheet()], FIVE_MINUTES_AHEAD)
+    whole, events = guarded(plant, measured, NIMBLE)
+    first = GuardedCalibrator([datasheet()], NIMBLE)
     first.update(plant.features[:5003], plant.hosts[:5003], measured[:5003])
     seen = first.take_events()
-    second = GuardedCalibrator([datasheet()], FIVE_MINUTES_AHEAD)
+    second = GuardedCalibrator([datasheet()], NIMBLE)
     second.restore(json.loads(json.dumps(first.snapshot())))
     second.update(plant.features[5003:], plant.hosts[5003:], measured[5003:])
     assert seen + second.take_events() == events
