@@ -18,7 +18,7 @@ HEAP_LOOP := --manifest-path benches/heap_loop/Cargo.toml
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help build demo parts test soak lint bench docs clean lock pytest cargo-test
+.PHONY: help build demo parts kafka postgres test soak lint bench docs clean lock pytest cargo-test
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -29,7 +29,13 @@ demo: build ## Run the closed loop over a week; TRACE=DIR for a recorded one, OU
 	$(BIN)/opendt demo $(if $(TRACE),--trace '$(TRACE)') $(if $(OUT),-o '$(OUT)')
 
 parts: ## Install the real programs that tests need, as far as this machine allows
-	@scripts/parts.sh
+	@PYTHON='$(PYTHON)' scripts/parts.sh
+
+kafka: ## Run a Kafka broker on this machine until Ctrl-C; DIR=DIR keeps its state, PORT=9092
+	@'$(PYTHON)' -m scripts.kafka $(if $(DIR),--dir '$(DIR)') $(if $(PORT),--port '$(PORT)')
+
+postgres: ## Run a PostgreSQL server on this machine until Ctrl-C; DIR=DIR keeps its state, PORT=5432
+	@'$(PYTHON)' -m scripts.postgres $(if $(DIR),--dir '$(DIR)') $(if $(PORT),--port '$(PORT)')
 
 test: parts lint cargo-test pytest ## All that CI runs: parts, lint, Rust and Python tests
 

@@ -1,33 +1,87 @@
 #!/bin/sh
-# Install the real programs that tests use, as far as this machine allows.
+# Install the real programs that tests use, as far as this machine allows; what is there already is left alone.
 #   OPENDT_REQUIRE_PARTS=1: end with an error when one cannot be had, instead of leaving its tests to skip.
+#   PYTHON: interpreter (>= 3.11) for the fetching of Kafka; python3 unless given.
 #
-#   Chromium   draws the report, for the test that looks at it
+#   Chromium      draws the report, for the test that looks at it
+#   Kafka         the broker that streams come from: Java 17 or newer runs it, Maven gets its jars (see scripts/kafka.py)
+#   PostgreSQL    the server that the ledger may live in (see scripts/postgres.py)
 set -u
+cd "$(dirname "$0")/.." || exit 1
 missing=0
+apt_is_fresh=no
+export DEBIAN_FRONTEND=noninteractive
 
 lacks() {
     echo "parts: no $1: $2; the tests that need it are skipped" >&2
     missing=1
 }
 
-if command -v chromium >/dev/null 2>&1; then
-    echo "parts: chromium is here"
-elif ! command -v apt-get >/dev/null 2>&1; then
-    lacks chromium "this system has no apt-get; install it by hand"
-elif [ "$(id -u)" -ne 0 ]; then
-    lacks chromium "only root can install it: sudo apt-get install chromium"
-else
-    echo "parts: installing chromium"
-    export DEBIAN_FRONTEND=noninteractive
-    log=$(mktemp)
-    if { apt-get update && apt-get install --yes --no-install-recommends chromium fonts-dejavu-core; } >"$log" 2>&1; then
-        echo "parts: chromium is here"
-    else
-        tail -n 3 "$log" >&2
-        lacks chromium "apt-get could not install it"
+has_java() {
+    version=$(java -version 2>&1 | sed -n 's/.* version "\([0-9]*\).*/\1/p' | head -n 1)
+    [ "${version:-0}" -ge 17 ]
+}
+
+has_postgres() {
+    command -v initdb >/dev/null 2>&1 || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1
+}
+
+# install NAME PACKAGE...: what to call it, and what to ask apt for
+install() {
+    name=$1
+    shift
+    if ! command -v apt-get >/dev/null 2>&1; then
+        lacks "$name" "this system has no apt-get; install it by hand"
+        return 1
+    elif [ "$(id -u)" -ne 0 ]; then
+        lacks "$name" "only root can install it: sudo apt-get install $*"
+        return 1
     fi
+    echo "parts: installing $name"
+    log=$(mktemp)
+    if { [ "$apt_is_fresh" = yes ] || apt-get update; } >"$log" 2>&1 && apt_is_fresh=yes &&
+        apt-get install --yes --no-install-recommends "$@" >>"$log" 2>&1; then
+        rm -f "$log"
+        return 0
+    fi
+    tail -n 3 "$log" >&2
     rm -f "$log"
+    lacks "$name" "apt-get could not install it"
+    return 1
+}
+
+# Debian makes a database and starts a server on installing one; tests start their own.
+install_postgres() {
+    quiet=/etc/postgresql-common/createcluster.d/opendt.conf
+    if [ "$(id -u)" -eq 0 ]; then
+        mkdir -p "${quiet%/*}"
+        echo "create_main_cluster = false" >"$quiet"
+    fi
+    install PostgreSQL postgresql
+    done=$?
+    [ "$(id -u)" -ne 0 ] || rm -f "$quiet"
+    return $done
+}
+
+fetch_kafka() {
+    said=$("${PYTHON:-python3}" -m scripts.kafka --fetch 2>&1) && return 0
+    echo "$said" | tail -n 5 >&2
+    lacks Kafka "its jars could not be had"
+    return 1
+}
+
+if command -v chromium >/dev/null 2>&1 || install Chromium chromium fonts-dejavu-core; then
+    echo "parts: Chromium is here"
+fi
+if { has_java || install Java default-jre-headless; } && { command -v mvn >/dev/null 2>&1 || install Maven maven; }; then
+    if ! has_java; then
+        lacks Kafka "it needs Java 17 or newer, and this is $(java -version 2>&1 | head -n 1)"
+    elif fetch_kafka; then
+        echo "parts: Kafka is here"
+    fi
+fi
+if has_postgres || install_postgres; then
+    echo "parts: PostgreSQL is here"
 fi
 
 [ "$missing" -eq 0 ] || [ "${OPENDT_REQUIRE_PARTS:-0}" != 1 ]

@@ -1,14 +1,26 @@
-"""What all tests share: how many examples a property gets.
+"""What all tests share: how many examples a property gets, and the real servers that some of them talk to.
 
 By default each property runs a fixed, seeded sample, the same on every machine; OPENDT_SOAK=1 (``make soak``) draws many
 more, at random, and remembers what failed.
+
+Servers start when the first test asks for one, listen on 127.0.0.1 only, and end with the tests, also when those are
+interrupted or killed. A test on a shared server uses names of its own (`fresh_name`).
 """
 
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from scripts.kafka import KafkaBroker
+from scripts.postgres import PostgresServer
+from tests.parts import require_kafka, require_postgres
 
 SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
@@ -20,3 +32,64 @@ settings.register_profile(
     "soak", max_examples=2_000, deadline=None, print_blob=True, suppress_health_check=SLOW_IS_FINE
 )
 settings.load_profile("soak" if os.environ.get("OPENDT_SOAK") == "1" else "sample")
+
+_numbers = count(1)
+
+
+@pytest.fixture
+def fresh_name() -> Callable[[str], str]:
+    """Names that no other test uses: ``fresh_name("group")``; for topics, groups, databases."""
+    return lambda stem: f"{stem}_{next(_numbers)}"
+
+
+@pytest.fixture(scope="session")
+def kafka_broker() -> Iterator[KafkaBroker]:
+    """One broker for all tests: `bootstrap`, `sasl_bootstrap`. Not to be stopped."""
+    require_kafka()
+    with tempfile.TemporaryDirectory(prefix="opendt-kafka-") as folder, KafkaBroker(Path(folder)) as broker:
+        yield broker
+
+
+@pytest.fixture
+def empty_kafka_broker(kafka_broker: KafkaBroker) -> KafkaBroker:
+    """The broker for all tests without any topic, for tests of programs whose topics have fixed names."""
+    from confluent_kafka.admin import AdminClient
+
+    admin = AdminClient({"bootstrap.servers": kafka_broker.bootstrap})
+    names = [name for name in admin.list_topics(timeout=10).topics if not name.startswith("__")]
+    for deleted in admin.delete_topics(names).values() if names else ():
+        deleted.result(timeout=10)
+    return kafka_broker
+
+
+@pytest.fixture
+def own_kafka_broker() -> Iterator[KafkaBroker]:
+    """A broker for this test alone, which may `kill`, `stop` and `start` it."""
+    require_kafka()
+    with tempfile.TemporaryDirectory(prefix="opendt-kafka-") as folder, KafkaBroker(Path(folder)) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """One server for all tests. Not to be stopped."""
+    require_postgres()
+    # Not pytest's tmp_path: under root the server runs as another user, who may not enter that.
+    with tempfile.TemporaryDirectory(prefix="opendt-postgres-") as folder, PostgresServer(Path(folder)) as server:
+        yield server
+
+
+@pytest.fixture
+def own_postgres_server() -> Iterator[PostgresServer]:
+    """A server for this test alone, which may `kill`, `stop` and `start` it."""
+    require_postgres()
+    with tempfile.TemporaryDirectory(prefix="opendt-postgres-") as folder, PostgresServer(Path(folder)) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres(postgres_server: PostgresServer, fresh_name: Callable[[str], str]) -> Iterator[str]:
+    """URL of an empty database, as SQLAlchemy takes it."""
+    name = fresh_name("test")
+    yield postgres_server.create_database(name)
+    postgres_server.drop_database(name)
