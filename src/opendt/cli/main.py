@@ -39,6 +39,7 @@ SUMMARIES: Final = {
     "validate": "Check input files and say what is wrong with them.",
     "convert": "Convert workloads between formats.",
     "demo": "Run the closed loop over a week and write a report.",
+    "config": "Show settings and where each came from.",
 }
 EXIT_CODES: Final = {
     EXIT_DONE: "done",
