@@ -191,6 +191,11 @@ impl Simulation {
         Some(self.s.pieces.held_since_ms).filter(|&since| since != NEVER)
     }
 
+    /// Takes the demands held so far for what happened: `held_since_ms` tells of later guesses only.
+    pub fn forget_guesses(&mut self) {
+        self.s.pieces.held_since_ms = NEVER;
+    }
+
     /// Whether a task may still be fed.
     pub fn has_open_tasks(&self) -> bool {
         self.s.chunks.iter().any(|chunk| chunk.feeds.iter().any(|feed| !feed.closed))

@@ -117,6 +117,11 @@ impl Simulation {
         self.inner.held_since_ms()
     }
 
+    /// Takes the demands held so far for what happened.
+    fn forget_guesses(&mut self) {
+        self.inner.forget_guesses();
+    }
+
     /// Runs everything up to and including `until_ms`.
     #[pyo3(signature = (until_ms, progress=None))]
     fn advance(&mut self, py: Python<'_>, until_ms: i64, progress: Option<Py<PyAny>>) -> PyResult<()> {

@@ -95,6 +95,10 @@ class Simulation:
             topology_json, options_json, sample_interval_ms=interval_ms, settled=settled, with_basis=with_basis
         )
 
+    def __reduce__(self) -> tuple[Callable[..., Simulation], tuple[bytes, bool]]:
+        """Pickle as a snapshot with its workloads; what was recorded and not taken yet is not part of it."""
+        return _unpickle, (self.snapshot(), self._sampling[2])
+
     @property
     def engine(self) -> _Simulation:
         """The compiled simulation; made on first use when no options told when time begins."""
@@ -105,9 +109,10 @@ class Simulation:
         return self._engine
 
     @classmethod
-    def _around(cls, engine: _Simulation) -> Simulation:
+    def _around(cls, engine: _Simulation, *, with_basis: bool) -> Simulation:
         simulation = cls.__new__(cls)
         simulation._engine = engine  # noqa: SLF001 - its own, made without the constructor
+        simulation._sampling = (None, False, with_basis)  # noqa: SLF001
         return simulation
 
     @property
@@ -160,6 +165,46 @@ class Simulation:
             self._engine = self._start(Options(start_epoch_ms=tasks.first_submission_ms))
         self._engine.submit(tasks)
 
+    def submit_open(self, workload: EngineWorkload) -> int:
+        """Give the simulation tasks whose work will be told by `feed`; gives the number by which `feed` knows them.
+
+        Raises
+        ------
+        EngineError
+            As `submit`.
+        """
+        return self.engine.submit_open(workload)
+
+    def feed(
+        self,
+        workload: NDArray[np.uint32],
+        index: NDArray[np.uint32],
+        offset: NDArray[np.uint32],
+        duration_ms: NDArray[np.uint32],
+        cpu_mhz: NDArray[np.float64],
+        closed: NDArray[np.bool_],
+        gpu_mhz: NDArray[np.float64] | None = None,
+    ) -> None:
+        """Tell what open tasks did next: task ``index[i]`` of workload ``workload[i]`` did pieces ``offset[i]`` to ``offset[i + 1]``.
+
+        A task that has nothing left and is not closed holds its last demand.
+
+        Raises
+        ------
+        EngineError
+            When columns do not fit together or a task was not submitted open; nothing is taken then.
+        """
+        self.engine.feed(workload, index, offset, duration_ms, cpu_mhz, closed, gpu_mhz)
+
+    @property
+    def held_since_ms(self) -> int | None:
+        """Since when the simulation rests on held demands, ms since the start; None when it does not."""
+        return self.engine.held_since_ms
+
+    def forget_guesses(self) -> None:
+        """Take the demands held so far for what happened."""
+        self.engine.forget_guesses()
+
     def advance(self, until_ms: int, progress: Callable[[int], None] | None = None) -> None:
         """Run everything up to and including `until_ms` (ms since the start)."""
         self.engine.advance(until_ms, progress)
@@ -170,7 +215,8 @@ class Simulation:
 
     def fork(self, *, with_basis: bool | None = None) -> Simulation:
         """Make a replica that goes its own way; what was recorded so far stays here."""
-        return self._around(self.engine.fork(with_basis=with_basis))
+        with_basis = self._sampling[2] if with_basis is None else with_basis
+        return self._around(self.engine.fork(with_basis=with_basis), with_basis=with_basis)
 
     def apply(self, *changes: Change) -> None:
         """Apply changes in order, all or none.
@@ -242,4 +288,8 @@ class Simulation:
         SnapshotError
             When the bytes are no snapshot of this version, are damaged, or name a workload that is not given.
         """
-        return cls._around(_Simulation.restore(data, list(workloads), with_basis=with_basis))
+        return cls._around(_Simulation.restore(data, list(workloads), with_basis=with_basis), with_basis=with_basis)
+
+
+def _unpickle(data: bytes, with_basis: bool) -> Simulation:
+    return Simulation.restore(data, with_basis=with_basis)
