@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -181,3 +182,28 @@ def test_misuse_is_named():
         BandSettings(issue_interval_s=1, lead_edges=(0, 3, 3))
     with pytest.raises(ValueError, match="coverage_ratio"):
         BandSettings(issue_interval_s=1, lead_edges=(0, 3), coverage_ratio=1.0)
+
+
+def winkler(errors, lower, upper, mean_w=1000.0):
+    outcome = mean_w + errors
+    outside = np.maximum(lower - outcome, 0.0) + np.maximum(outcome - upper, 0.0)
+    return (upper - lower + 20.0 * outside)[200:].mean()
+
+
+@pytest.mark.parametrize(("step_w", "better"), [(0.0, 200.0), (15.0, 2.0), (40.0, 2.0)])
+def test_half_lives_are_weighed_so_that_none_needs_to_be_chosen(step_w, better):
+    """Where the level stays, a long memory is better; where it wanders, a short one; the mixture is as good as either."""
+    rng = np.random.default_rng(1)
+    errors, level = 30.0 * rng.standard_normal((800, 5)), 0.0
+    for row in errors:
+        level = 0.97 * level + step_w * rng.standard_normal()
+        row += level
+
+    def score(*half_lives_h):
+        settings = replace(SMALL, score_half_lives_h=half_lives_h, adaptation_per_h=0.0)
+        return winkler(errors, *played(errors, settings))
+
+    alone = {2.0: score(2.0), 200.0: score(200.0)}
+    assert min(alone, key=alone.get) == better
+    assert max(alone.values()) > 1.05 * min(alone.values())
+    assert score(2.0, 200.0) < 1.02 * min(alone.values())

@@ -5,7 +5,9 @@ Around any point forecast with a rough standard deviation, a band is made of the
 - *scale*: the forecast's own standard deviation times the square root of how large scores have been of late. The square root
   is half-way between "errors come in bursts" and "they do not": less nervous than either on its own;
 - *weights*: recent scores count more (half-life), because a data centre is not exchangeable in time: Barber, Candès, Ramdas,
-  Tibshirani, "Conformal prediction beyond exchangeability", Annals of Statistics 51 (2023);
+  Tibshirani, "Conformal prediction beyond exchangeability", Annals of Statistics 51 (2023). Which half-life is right depends on
+  how long a data centre stays the same, so several stand beside each other and are weighed, per side and group of leads, by the
+  pinball loss of their quantiles so far (`mixture.Hedge`);
 - *adaptation*: the nominal level of each side moves with its recent misses: Gibbs, Candès, "Adaptive conformal inference
   under distribution shift", NeurIPS 2021;
 - a *prior* of Gaussian scores that counts as some hours of data, for the time before there are any.
@@ -21,6 +23,8 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+
+from opendt.twin.mixture import Hedge
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -43,8 +47,9 @@ class BandSettings:
         Borders of the groups of leads that share quantiles: group g holds leads ``edges[g] <= i < edges[g + 1]``, counted from 0.
     coverage_ratio : float
         Share of outcomes wanted inside.
-    score_half_life_h : float
-        Half-life of a score's weight, in h: a day, so that day and night both count.
+    score_half_lives_h : tuple of float
+        Half-lives of a score's weight, in h, that are weighed against each other: from a day, so that day and night both count, by
+        doubling to over a week.
     scale_half_life_h : float
         Half-life of the recent size of scores, in h.
     prior_h : float
@@ -56,7 +61,7 @@ class BandSettings:
     issue_interval_s: float
     lead_edges: tuple[int, ...]
     coverage_ratio: float = 0.9
-    score_half_life_h: float = 24.0
+    score_half_lives_h: tuple[float, ...] = (24.0, 48.0, 96.0, 192.0)
     scale_half_life_h: float = 1.0
     prior_h: float = 10.0
     adaptation_per_h: float = 0.01
@@ -78,38 +83,39 @@ class BandSettings:
 HOUR_BAND: Final = BandSettings(issue_interval_s=3600, lead_edges=(0, 10, 40, 120))
 """An hour of 120 leads every hour."""
 
-FIVE_MINUTE_BAND: Final = BandSettings(issue_interval_s=300, lead_edges=(0, 3, 7, 10))
-"""Five minutes of 10 leads every five minutes."""
+FIVE_MINUTE_BAND: Final = BandSettings(issue_interval_s=300, lead_edges=(0, 3, 7, 10), score_half_lives_h=(24.0,))
+"""Five minutes of 10 leads every five minutes: a day holds 288 of them, enough for a quantile of 5 %."""
 
-BLIND_HOUR_BAND: Final = BandSettings(
-    issue_interval_s=3600, lead_edges=(0, 3, 8, 20, 40, 80, 120), score_half_life_h=96.0
-)
+BLIND_HOUR_BAND: Final = BandSettings(issue_interval_s=3600, lead_edges=(0, 3, 8, 20, 40, 80, 120))
 """An hour without knowing its workload: errors grow with the lead, and an hour holds little more than one independent outcome."""
 
 
 class _Group:
-    """Weighted scores of one group of leads, kept sorted."""
+    """Scores of one group of leads, kept sorted, with a weight for each half-life."""
 
-    def __init__(self, prior_weight: float) -> None:
+    def __init__(self, prior_weight: float, decays: NDArray[np.float64]) -> None:
+        self._decays = decays[:, None]
         self.scores = _PRIOR_SCORES.copy()
-        self.weights = np.full(self.scores.size, prior_weight / self.scores.size)
+        self.weights = np.full((decays.size, self.scores.size), prior_weight / self.scores.size)
 
-    def quantiles(self, low: float, high: float) -> tuple[float, float]:
-        mass = np.cumsum(self.weights)
-        index = np.searchsorted(mass, (low * mass[-1], high * mass[-1]))
-        index = np.minimum(index, self.scores.size - 1)
-        return float(self.scores[index[0]]), float(self.scores[index[1]])
+    def quantiles(self, low: float, high: float) -> NDArray[np.float64]:
+        """Lower and upper quantile for each half-life, shape (2, half-lives)."""
+        mass = np.cumsum(self.weights, axis=1)
+        index = np.array([one.searchsorted((low * one[-1], high * one[-1])) for one in mass])
+        return np.asarray(self.scores[np.minimum(index.T, self.scores.size - 1)])
 
-    def add(self, scores: NDArray[np.float64], weight: float, decay: float) -> None:
-        self.weights *= decay
-        keep = self.weights > _NEGLIGIBLE * weight / max(scores.size, 1)
-        if np.count_nonzero(keep) >= _PRIOR_SCORES.size:
-            self.scores, self.weights = self.scores[keep], self.weights[keep]
+    def add(self, scores: NDArray[np.float64], weight: float) -> None:
+        self.weights *= self._decays
+        keep = self.weights.max(axis=0) > _NEGLIGIBLE * weight / max(scores.size, 1)
+        count = np.count_nonzero(keep)
+        if _PRIOR_SCORES.size <= count < keep.size:
+            self.scores, self.weights = self.scores[keep], self.weights[:, keep]
         if scores.size:
             merged = np.concatenate([self.scores, scores])
             order = np.argsort(merged, kind="stable")
+            fresh = np.full((len(self.weights), scores.size), weight / scores.size)
             self.scores = merged[order]
-            self.weights = np.concatenate([self.weights, np.full(scores.size, weight / scores.size)])[order]
+            self.weights = np.concatenate([self.weights, fresh], axis=1)[:, order]
 
 
 class AdaptiveBand:
@@ -130,11 +136,15 @@ class AdaptiveBand:
         self.settings = settings
         self._interval_h = settings.issue_interval_s / 3600.0
         edges = settings.lead_edges
-        self._groups = [_Group(settings.prior_h) for _ in edges[1:]]
+        decays = 0.5 ** (self._interval_h / np.array(settings.score_half_lives_h))
+        self._groups = [_Group(settings.prior_h, decays) for _ in edges[1:]]
+        # Half-lives compete for each group and side.
+        self._hedge = Hedge(2 * len(self._groups), decays.size, self._interval_h)
         self._parts = [slice(a, b) for a, b in pairwise(edges)]
         self._miss_ratio = (1.0 - settings.coverage_ratio) / 2.0
         self._levels = np.full((len(self._groups), 2), self._miss_ratio)
         self._recent = 1.0  # recent mean absolute score
+        # Forecast, its deviation, the band, and the quantiles of each group that it was mixed from.
         self._open: tuple[NDArray[np.float64], ...] | None = None
 
     def issue(self, mean_w: ArrayLike, sd_w: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -164,12 +174,30 @@ class AdaptiveBand:
             )
         scale = self._recent**0.5
         low, high = np.empty(mean.size), np.empty(mean.size)
-        for group, part, level in zip(self._groups, self._parts, self._levels, strict=True):
-            low[part], high[part] = group.quantiles(level[0], 1.0 - level[1])
+        quantiles = np.empty((len(self._groups), 2, len(self.settings.score_half_lives_h)))
+        for own, group, level in zip(quantiles, self._groups, self._levels.tolist(), strict=True):
+            own[:] = group.quantiles(level[0], 1.0 - level[1])
+        for part, (lowest, highest) in zip(self._parts, self._mixed(quantiles).tolist(), strict=True):
+            low[part], high[part] = lowest, highest
         lower = np.clip(mean + np.minimum(low, 0.0) * scale * sd, 0.0, mean)
         upper = mean + np.maximum(high, 0.0) * scale * sd
-        self._open = (mean, sd, lower, upper)
+        self._open = (mean, sd, lower, upper, quantiles)
         return lower, upper
+
+    def _mixed(self, quantiles: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Weighted means over the half-lives of `quantiles`, shape (groups, 2)."""
+        mixed: NDArray[np.float64] = np.vecdot(quantiles, self._hedge.weights.reshape(quantiles.shape))
+        return mixed
+
+    def _judge(self, quantiles: NDArray[np.float64], below: NDArray[np.float64]) -> None:
+        """Charge the half-lives with the pinball losses of their quantiles, linearised at the mean.
+
+        `below` is the share of scores below the mean of each group and side; NaN where there are none.
+        """
+        if quantiles.shape[2] > 1:
+            level = np.array([self._miss_ratio, 1.0 - self._miss_ratio])
+            losses = (below - level)[..., None] * (quantiles - self._mixed(quantiles)[..., None])
+            self._hedge.charge(losses.reshape(-1, quantiles.shape[2]))
 
     def settle(self, measured_w: ArrayLike) -> None:
         """Learn from what happened to the last issued forecast; leads without outcome are NaN, and may be left off the end.
@@ -181,7 +209,7 @@ class AdaptiveBand:
         """
         if self._open is None:
             raise ValueError("a band has outcomes to settle but no forecast was issued: call issue() first")
-        mean, sd, lower, upper = self._open
+        mean, sd, lower, upper, quantiles = self._open
         outcome = np.asarray(measured_w, float)
         if outcome.ndim != 1 or outcome.size > mean.size:
             raise ValueError(f"a band got outcomes of shape {outcome.shape}, expected at most {mean.size} leads")
@@ -189,14 +217,17 @@ class AdaptiveBand:
         count = outcome.size
         raw = (outcome - mean[:count]) / sd[:count]
         scale = self._recent**0.5
-        decay = 0.5 ** (self._interval_h / self.settings.score_half_life_h)
+        mixed, below = self._mixed(quantiles), np.full((len(self._groups), 2), np.nan)
         for index, (group, part) in enumerate(zip(self._groups, self._parts, strict=True)):
             there = np.flatnonzero(np.isfinite(raw[part])) + part.start
-            group.add(raw[there] / scale, self._interval_h, decay)
+            scores = raw[there] / scale
+            group.add(scores, self._interval_h)
             if there.size:
+                below[index] = [(scores < quantile).mean() for quantile in mixed[index]]
                 misses = ((outcome < lower[:count])[there].mean(), (outcome > upper[:count])[there].mean())
                 step = self.settings.adaptation_per_h * self._interval_h
                 self._levels[index] += step * (self._miss_ratio - np.array(misses))
+        self._judge(quantiles, below)
         self._levels = np.clip(self._levels, _ADAPTED[0] * self._miss_ratio, _ADAPTED[1] * self._miss_ratio)
         sizes = np.abs(raw[np.isfinite(raw)])
         if sizes.size:
@@ -208,6 +239,7 @@ class AdaptiveBand:
         """The whole state as plain data for JSON, without the settings."""
         return {
             "groups": [{"scores": g.scores.tolist(), "weights": g.weights.tolist()} for g in self._groups],
+            "hedge": self._hedge.snapshot(),
             "levels": self._levels.tolist(),
             "recent": self._recent,
             "open": None if self._open is None else [part.tolist() for part in self._open],
@@ -225,6 +257,7 @@ class AdaptiveBand:
             raise ValueError(f"band state has {len(state['groups'])} groups of leads, expected {len(self._groups)}")
         for group, saved in zip(self._groups, state["groups"], strict=True):
             group.scores, group.weights = np.array(saved["scores"]), np.array(saved["weights"])
+        self._hedge.restore(state["hedge"])
         self._levels = np.array(state["levels"])
         self._recent = state["recent"]
         self._open = None if state["open"] is None else tuple(np.array(part) for part in state["open"])

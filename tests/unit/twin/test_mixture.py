@@ -92,13 +92,13 @@ def test_equal_experts_keep_equal_weights():
 def test_regret_grows_slower_than_the_number_of_turns():
     """AdaHedge's promise, without forgetting: what it loses beyond the best expert is of the order of a root."""
     rng = np.random.default_rng(3)
-    hedge = Hedge(5, interval_h=0.0)
+    hedge = Hedge(1, 5, interval_h=0.0)
     turns, own, total = 4000, 0.0, np.zeros(5)
     for _ in range(turns):
         losses = rng.random(5)
-        own += float(hedge.weights @ losses)
+        own += float(hedge.weights[0] @ losses)
         total += losses
-        hedge.charge(losses)
+        hedge.charge(losses[None])
     assert own - total.min() < 2 * np.sqrt(turns * np.log(5) / 4) + 16 * np.log(5)
 
 
@@ -122,7 +122,7 @@ def test_misuse_is_named():
         weighed.issue(np.ones((3, 4)))
     with pytest.raises(ValueError, match="NaN or infinite"):
         weighed.issue(np.full((2, 4), np.nan))
-    with pytest.raises(ValueError, match="3 experts, expected 2"):
+    with pytest.raises(ValueError, match="groups of leads"):
         weighed.restore(mixture(3).snapshot())
     with pytest.raises(ValueError, match="groups of leads"):
         weighed.restore(ExpertMixture(2, (0, 4), 1.0).snapshot())
