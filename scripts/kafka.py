@@ -154,16 +154,13 @@ class KafkaBroker:
         self.bootstrap = f"127.0.0.1:{self._port}"
         self.sasl_bootstrap = f"127.0.0.1:{sasl_port}"
         self._properties = folder / "server.properties"
-        self._properties.write_text(
-            _PROPERTIES.format(
-                port=self._port,
-                sasl=sasl_port,
-                controller=free_port(),
-                data=data,
-                user=SASL_USER,
-                password=SASL_PASSWORD,
-            ),
-            encoding="utf-8",
+        self._settings = _PROPERTIES.format(
+            port=self._port,
+            sasl=sasl_port,
+            controller=free_port(),
+            data=data,
+            user=SASL_USER,
+            password=SASL_PASSWORD,
         )
         self._java = [
             shutil.which("java") or "java",
@@ -177,10 +174,11 @@ class KafkaBroker:
         ]
         if not (data / "meta.properties").exists():
             self._format()
-        self.server = Server("the Kafka broker", folder / "broker.log", self._is_ready)
+        self.server = Server("the Kafka broker", folder, self._is_ready)
 
     def start(self) -> float:
         """Start, wait until clients can connect, and return the seconds that took."""
+        self._properties.write_text(self._settings, encoding="utf-8")
         return self.server.start([*self._java, "kafka.Kafka", str(self._properties)])
 
     def stop(self) -> None:
@@ -201,6 +199,7 @@ class KafkaBroker:
         self.kill()
 
     def _format(self) -> None:
+        self._properties.write_text(self._settings, encoding="utf-8")
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         command = [*self._java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._properties)]
         done = subprocess.run(

@@ -74,7 +74,7 @@ class PostgresServer:
         if not (self._data / "PG_VERSION").exists():
             self._initialise()
         self._password = self._password_file.read_text(encoding="utf-8")
-        self.server = Server("PostgreSQL", folder / "server.log", self._is_ready, user=self._user)
+        self.server = Server("PostgreSQL", folder, self._is_ready, user=self._user)
 
     def url(self, database: str = "postgres") -> str:
         """Address of a database as SQLAlchemy takes it; stays the same when the server is ended and started again."""

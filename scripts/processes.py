@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import random
 import shutil
 import signal
@@ -46,8 +48,8 @@ class Server:
     ----------
     name : str
         What it is called in messages.
-    log : Path
-        File its output is added to.
+    folder : Path
+        Where its state lives; its output is added to ``server.log`` there. One server at a time uses a folder.
     is_ready : callable
         Whether it serves now.
     user : tuple of int, optional
@@ -55,10 +57,11 @@ class Server:
     """
 
     def __init__(
-        self, name: str, log: Path, is_ready: Callable[[], bool], *, user: tuple[int, int] | None = None
+        self, name: str, folder: Path, is_ready: Callable[[], bool], *, user: tuple[int, int] | None = None
     ) -> None:
         self._name = name
-        self._log = log
+        self._log = folder / "server.log"
+        self._lock: int | None = None
         self._is_ready = is_ready
         self._user = user
         self.process: subprocess.Popen[bytes] | None = None
@@ -71,6 +74,7 @@ class Server:
         RuntimeError
             When it ended or did not serve in time; with the last lines of its log.
         """
+        self._take_folder()
         began = time.monotonic()
         with self._log.open("ab") as log:
             # A session of its own: Ctrl-C reaches the one who started it, who then ends it in order.
@@ -93,14 +97,25 @@ class Server:
 
     def end(self, sig: signal.Signals, timeout_s: float = 30.0) -> None:
         """Send a signal and wait; one that does not heed it in time is killed."""
-        if self.process is None or self.process.poll() is not None:
-            return
-        self.process.send_signal(sig)
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(sig)
+            try:
+                self.process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _take_folder(self) -> None:
+        lock = os.open(self._log.parent / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            self.process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise RuntimeError(f"{self._name} does not start: another one uses {self._log.parent}") from None
+        self._lock = lock
 
     def _last_lines(self) -> str:
         return "\n".join(self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
