@@ -110,9 +110,8 @@ class LogSink:
         size_bytes = len(value)
         if size_bytes > LARGEST_RECORD_BYTES:
             raise TransportError(f"{topic}: found a message of {size_bytes} bytes, expected <= {LARGEST_RECORD_BYTES}")
-        batch.values.append(value)
-        batch.key_ids.append(key_id)
-        batch.timestamps_ms.append(self._clock() if timestamp_ms is None else timestamp_ms)
+        # One step, so that an exception from a signal handler leaves whole messages.
+        batch.messages.append((value, self._clock() if timestamp_ms is None else timestamp_ms, key_id))
         batch.size_bytes += size_bytes + _RECORD_OVERHEAD_BYTES
 
     def flush(self) -> None:
@@ -127,7 +126,7 @@ class LogSink:
         try:
             self.flush()
         except TransportError as error:
-            unwritten = sum(len(batch.values) for batch in self._batches.values())
+            unwritten = sum(len(batch.messages) for batch in self._batches.values())
             raise TransportError(f"{error}. The sink was closed with {unwritten} messages not written") from error
         finally:
             for batch in self._batches.values():
@@ -145,7 +144,7 @@ class LogSink:
 class _Batch:
     """Messages of a topic that are gathered for the next frame."""
 
-    __slots__ = ("key_ids", "key_ids_of", "keys", "size_bytes", "timestamps_ms", "values", "writer")
+    __slots__ = ("key_ids_of", "keys", "messages", "size_bytes", "writer")
 
     def __init__(self, writer: _TopicWriter) -> None:
         self.writer = writer
@@ -164,14 +163,13 @@ class _Batch:
 
     def write_out(self) -> None:
         """Write what there is; it stays here when that fails."""
-        if self.values:
-            self.writer.append(encode_body(self.values, self.timestamps_ms, self.keys, self.key_ids))
+        if self.messages:
+            values, timestamps_ms, key_ids = zip(*self.messages, strict=True)
+            self.writer.append(encode_body(values, timestamps_ms, self.keys, key_ids))
             self._clear()
 
     def _clear(self) -> None:
-        self.values: list[bytes] = []
-        self.timestamps_ms: list[int] = []
-        self.key_ids: list[int] = []
+        self.messages: list[tuple[bytes, int, int]] = []  # value, timestamp, key's number
         self.keys: list[bytes] = []
         self.key_ids_of: dict[str, int] = {}
         self.size_bytes = 0
