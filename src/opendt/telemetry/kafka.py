@@ -1,0 +1,605 @@
+"""Streams through Apache Kafka, by librdkafka.
+
+The ledger says where to begin; what is committed to the broker serves its own tools only. A broker that is away is waited for:
+`KafkaSource.poll` returns nothing meanwhile, `KafkaSink.flush` waits for `message.timeout.ms` (300 s unless set otherwise).
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import re
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from opendt.model.errors import InputError, TransportError
+from opendt.telemetry.source import Partition, Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+    Settings = Mapping[str, str | int | float | bool]
+
+__all__ = ["COMPACTED_TOPICS", "KafkaSink", "KafkaSource", "ensure_topics"]
+
+COMPACTED_TOPICS: Final = frozenset({"dc.topology", "sim.topology"})
+"""Topics of which only the last message of each key counts, and is kept for ever."""
+
+LARGEST_MESSAGE_BYTES: Final = 8 * 1024 * 1024
+"""Largest message that is sent, and that the topics made here take: a task with all its fragments exceeds Kafka's 1 MiB."""
+
+_LOGGER = logging.getLogger(__name__)
+
+# What a user's settings may not change, because the promises of this module rest on it.
+_OURS: Final[Mapping[str, object]] = {
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    "enable.idempotence": True,
+    "enable.partition.eof": True,
+    # Offsets that are gone come as an error, which becomes `on_gap` and the oldest record: never a silent jump.
+    "auto.offset.reset": "error",
+    "partition.assignment.strategy": "cooperative-sticky",
+    "delivery.report.only.error": True,
+    "statistics.interval.ms": 1000,
+}
+
+_CONSUMER_DEFAULTS: Final[Mapping[str, object]] = {
+    "session.timeout.ms": 10_000,  # a dead process's partitions move after this; 45 s would stall its datacenters
+    "heartbeat.interval.ms": 2_000,
+    "topic.metadata.refresh.interval.ms": 10_000,  # topics that are made later are noticed after this
+    "fetch.queue.backoff.ms": 20,  # fetch again soon after the queue was full, not after a second
+    "reconnect.backoff.max.ms": 1_000,
+}
+
+_PRODUCER_DEFAULTS: Final[Mapping[str, object]] = {
+    "message.max.bytes": LARGEST_MESSAGE_BYTES,
+    "compression.type": "lz4",
+    "linger.ms": 5,
+    "queue.buffering.max.messages": 500_000,
+    "queue.buffering.max.kbytes": 131_072,
+    # The partition of a key is the one that Java's producers choose: one datacenter stays in one partition.
+    "partitioner": "murmur2_random",
+    "reconnect.backoff.max.ms": 1_000,
+}
+
+_SECRET = re.compile(r"password|secret|token|credential|\.pem$|oauthbearer\.config|userinfo")
+_HOPELESS = {KafkaError._AUTHENTICATION, KafkaError._SSL}  # noqa: SLF001 - librdkafka's own codes are spelled so
+_FORBIDDEN = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+}
+_record = functools.partial(tuple.__new__, Record)  # three times as fast as Record(...), which checks what we know
+
+
+class KafkaSource:
+    """A member of a consumer group; a `Source`.
+
+    Parameters
+    ----------
+    bootstrap_servers : str
+        ``host:port`` of one broker or several, separated by commas.
+    group : str
+        Consumer group: its members share the partitions.
+    settings : mapping
+        Settings of librdkafka, for TLS and login above all.
+    on_error : callable, optional
+        Told in words, once each, when no broker can be reached any more, when one can again, and of what else goes wrong
+        without ending the stream.
+    on_gap : callable, optional
+        Told, within `poll`, that records are gone (retention) that were still wanted: partition, wanted offset, oldest offset
+        there is. The stream goes on at the oldest.
+    connect_timeout_s : float
+        How long `subscribe` waits for a first broker.
+
+    Raises
+    ------
+    InputError
+        When librdkafka refuses a setting, or a setting is not the user's to choose.
+    """
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        group: str,
+        *,
+        settings: Settings | None = None,
+        on_error: Callable[[str], None] | None = None,
+        on_gap: Callable[[Partition, int, int], None] | None = None,
+        connect_timeout_s: float = 10.0,
+    ) -> None:
+        self._line = _Line(bootstrap_servers, settings or {}, on_error)
+        self._on_gap = on_gap
+        self._connect_timeout_s = connect_timeout_s
+        self._consumer: Consumer = self._line.client(Consumer, {**_CONSUMER_DEFAULTS, "group.id": group})
+        self._mine: set[Partition] = set()
+        self._next: dict[tuple[str, int], int] = {}  # partition -> offset after the last record delivered
+        self._lost_some = False  # partitions went since the records now being collected were taken
+        self._closing = False
+
+    def subscribe(
+        self,
+        topics: Sequence[str],
+        *,
+        on_assigned: Callable[[Collection[Partition]], Mapping[Partition, int]],
+        on_revoked: Callable[[Collection[Partition]], None],
+    ) -> None:
+        """Ask for topics; see `Source.subscribe`.
+
+        Raises
+        ------
+        TransportError
+            When no broker answers in time, or it refuses the login.
+        """
+        self._line.wait_for_broker(self._consumer, self._connect_timeout_s)
+
+        def assigned(consumer: Consumer, given: list[TopicPartition]) -> None:
+            partitions = _partitions(given)
+            offsets = on_assigned(partitions) if partitions else {}
+            self._begin(consumer, {partition: offsets.get(partition, OFFSET_BEGINNING) for partition in partitions})
+
+        def revoked(consumer: Consumer, taken: list[TopicPartition]) -> None:
+            partitions = _partitions(taken)
+            self._lost_some = True
+            self._mine.difference_update(partitions)
+            if partitions and not self._closing:
+                on_revoked(partitions)
+            consumer.incremental_unassign(taken)
+
+        def lost(_consumer: Consumer, taken: list[TopicPartition]) -> None:
+            # Others may have them already; librdkafka lets go of them itself.
+            partitions = _partitions(taken)
+            self._lost_some = True
+            self._mine.difference_update(partitions)
+            if not self._closing:
+                self._line.say(f"Kafka gave {_names(partitions)} to others: this member was not heard of in time")
+                on_revoked(partitions)
+
+        self._consumer.subscribe(list(topics), on_assign=assigned, on_revoke=revoked, on_lost=lost)
+
+    def poll(self, max_records: int = 10_000, timeout_s: float = 0.0) -> list[Record]:
+        """Records in order within each partition; waits for the first of them at most so long.
+
+        Raises
+        ------
+        TransportError
+            When the broker refuses access, or the client has failed for good.
+        """
+        deadline = time.monotonic() + timeout_s
+        self._lost_some = False
+        try:
+            # `consume` with a timeout would wait until the batch is full; so take what is there, or wait for one.
+            records = self._delivered(self._consumer.consume(max_records, 0))
+            while not records and (left_s := deadline - time.monotonic()) > 0:
+                first = self._consumer.poll(left_s)
+                if first is not None:
+                    records = self._delivered([first, *self._consumer.consume(max_records - 1, 0)])
+        except KafkaException as error:
+            raise self._line.failure("cannot be read", error) from error
+        self._line.check()
+        if self._lost_some:  # taken from the queue before the partition went, so its new owner delivers them
+            records = [record for record in records if (record.topic, record.partition) in self._mine]
+        return records
+
+    def pause(self, partitions: Collection[Partition]) -> None:
+        """Deliver nothing of these until they are resumed."""
+        self._consumer.pause(_wire(self._mine.intersection(partitions)))
+
+    def resume(self, partitions: Collection[Partition]) -> None:
+        """Deliver these again."""
+        self._consumer.resume(_wire(self._mine.intersection(partitions)))
+
+    def is_at_end(self, partition: Partition) -> bool:
+        """Whether everything that the partition holds now has been delivered.
+
+        Asks the broker, unless it is already known that there is more; no answer is a no.
+        """
+        position = self._next.get(partition)
+        if position is None or partition not in self._mine:
+            return False
+        place = TopicPartition(partition.topic, partition.number)
+        try:
+            _, known_end = self._consumer.get_watermark_offsets(place, cached=True)
+            if known_end > position or self._line.is_away:
+                return False
+            _, end = self._consumer.get_watermark_offsets(place, timeout=1.0)
+        except KafkaException:
+            return False
+        return position >= end
+
+    def commit(self, offsets: Mapping[Partition, int]) -> None:
+        """Tell the broker the next offset of each partition, without waiting for it; the ledger's are the ones that count."""
+        mine = [TopicPartition(*partition, offset) for partition, offset in offsets.items() if partition in self._mine]
+        if mine:
+            self._consumer.commit(offsets=mine, asynchronous=True)
+
+    def close(self) -> None:
+        """Leave the group, so that others get the partitions at once; `on_revoked` is not called any more."""
+        self._closing = True
+        self._mine.clear()
+        self._consumer.close()
+
+    def _begin(self, consumer: Consumer, offsets: Mapping[Partition, int]) -> None:
+        for partition, offset in offsets.items():
+            self._next.pop(partition, None)
+            if offset >= 0:
+                self._next[partition] = offset
+        consumer.incremental_assign([TopicPartition(*partition, offset) for partition, offset in offsets.items()])
+        if offsets:
+            consumer.resume(_wire(offsets))  # it may have been paused when it was ours before
+        self._mine.update(offsets)
+
+    def _delivered(self, messages: list[Message]) -> list[Record]:
+        """Return the records among what librdkafka gave, and take note of the rest."""
+        records: list[Record] = []
+        events: list[Message] = []
+        for message in messages:
+            if message.error() is not None:
+                events.append(message)
+                continue
+            key = message.key()
+            records.append(
+                _record(
+                    (
+                        message.topic(),
+                        message.partition(),
+                        message.offset(),
+                        key.decode("utf-8", "replace") if key else "",
+                        message.timestamp()[1],
+                        message.value() or b"",
+                    )
+                )
+            )
+        self._next.update({(topic, partition): offset + 1 for topic, partition, offset, *_ in records})
+        for event in events:
+            self._note(event)
+        return records
+
+    def _note(self, event: Message) -> None:
+        error = event.error()
+        assert error is not None
+        code = error.code()
+        if code == KafkaError._PARTITION_EOF:  # noqa: SLF001
+            # Past what compaction or transactions left at the end, where there is no record to tell the offset.
+            partition = _partition(event)
+            self._next[partition] = max(self._next.get(partition, 0), event.offset() or 0)
+        elif code == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
+            self._bridge_gap(_partition(event))
+        elif code in _FORBIDDEN or error.fatal():
+            raise KafkaException(error)
+        else:
+            self._line.say(f"Kafka at {self._line.servers}: {error.str()}")
+
+    def _bridge_gap(self, partition: Partition) -> None:
+        if partition not in self._mine:
+            return
+        place = TopicPartition(*partition)
+        wanted = self._next[partition]
+        oldest, end = self._consumer.get_watermark_offsets(place, timeout=10.0)
+        if wanted > end:
+            raise TransportError(
+                f"Kafka topic {partition.topic}, partition {partition.number}: found its end at offset {end}, expected "
+                f"{wanted} or more, where this group has read to. The topic was made again or lost its end; follow it "
+                "under a new state directory, or restore the topic"
+            )
+        if self._on_gap is not None and oldest > wanted:
+            self._on_gap(partition, wanted, oldest)
+        self._consumer.incremental_unassign([place])
+        self._begin(self._consumer, {partition: max(oldest, wanted)})
+
+
+class KafkaSink:
+    """An idempotent producer: what it retries arrives once and in order; a `Sink`.
+
+    Parameters
+    ----------
+    bootstrap_servers : str
+        ``host:port`` of one broker or several, separated by commas.
+    settings : mapping
+        Settings of librdkafka, for TLS and login above all. ``message.timeout.ms`` says how long a broker may be away.
+    partitions : int
+        Partitions of topics made here.
+    on_error : callable, optional
+        Told in words, once each, when no broker can be reached any more and when one can again.
+    connect_timeout_s : float
+        How long the first message to a topic waits for a broker.
+
+    Raises
+    ------
+    InputError
+        When librdkafka refuses a setting, or a setting is not the user's to choose.
+    """
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        *,
+        settings: Settings | None = None,
+        partitions: int = 1,
+        on_error: Callable[[str], None] | None = None,
+        connect_timeout_s: float = 10.0,
+    ) -> None:
+        self._line = _Line(bootstrap_servers, settings or {}, on_error)
+        self._partitions = partitions
+        self._connect_timeout_s = connect_timeout_s
+        self._failed = 0
+        self._first_failure = ""
+        self._known: set[str] = set()
+        self._sent = 0
+        self._producer: Producer = self._line.client(Producer, _PRODUCER_DEFAULTS, on_delivery=self._on_failure)
+
+    def send(self, topic: str, value: bytes, *, key: str, timestamp_ms: int | None = None) -> None:
+        """Hand over a message; see `Sink.send`. Waits while too much is on its way.
+
+        Raises
+        ------
+        TransportError
+            When the topic does not exist and cannot be made, the message is too large, or the client has failed for good.
+        """
+        if topic not in self._known:
+            self._make(topic)
+        while True:
+            try:
+                self._producer.produce(topic, value, key or None, timestamp=timestamp_ms or 0)
+                break
+            except BufferError:
+                self._producer.poll(0.05)
+            except KafkaException as error:
+                raise self._line.failure(f"does not take {len(value)} bytes for {topic}", error) from error
+        self._sent += 1
+        if self._sent % 4096 == 0:
+            self._producer.poll(0)  # hears of failures and of brokers going away
+
+    def flush(self) -> None:
+        """Wait until everything handed over is safe.
+
+        Raises
+        ------
+        TransportError
+            When something could not be delivered within ``message.timeout.ms``.
+        """
+        while self._producer.flush(0.5):
+            pass  # in small steps, so that Ctrl-C gets through
+        self._line.check()
+        if self._failed:
+            count, self._failed = self._failed, 0
+            raise TransportError(
+                f"Kafka at {self._line.servers} did not take {count} message{'s'[: count > 1]}: {self._first_failure}"
+            )
+        if self._line.is_away:
+            self._line.came_back()
+
+    def close(self) -> None:
+        """Flush, and free what is held."""
+        try:
+            self.flush()
+        finally:
+            self._producer.close()
+
+    def _make(self, topic: str) -> None:
+        self._line.make_topics(
+            self._producer,
+            [topic],
+            partitions=self._partitions,
+            compacted=COMPACTED_TOPICS,
+            timeout_s=self._connect_timeout_s,
+        )
+        self._known.add(topic)
+
+    def _on_failure(self, error: KafkaError | None, message: Message) -> None:
+        if error is None:
+            return
+        if not self._failed:
+            self._first_failure = f"topic {message.topic()}: {self._line.explained(error)}"
+        self._failed += 1
+
+
+def ensure_topics(
+    bootstrap_servers: str,
+    names: Iterable[str],
+    *,
+    partitions: int = 1,
+    compacted: Collection[str] = COMPACTED_TOPICS,
+    settings: Settings | None = None,
+    connect_timeout_s: float = 10.0,
+) -> list[str]:
+    """Make those topics that do not exist yet; others stay as they are.
+
+    Parameters
+    ----------
+    bootstrap_servers : str
+        ``host:port`` of one broker or several, separated by commas.
+    names : iterable of str
+        Topics.
+    partitions : int
+        Partitions of those that are made; replicas are the cluster's default.
+    compacted : collection of str
+        Which of them keep the last message of each key for ever, instead of all messages for a while.
+    settings : mapping
+        Settings of librdkafka.
+    connect_timeout_s : float
+        How long to wait for a broker.
+
+    Returns
+    -------
+    list of str
+        Names of the topics made.
+
+    Raises
+    ------
+    TransportError
+        When no broker answers in time, or it does not let us make them.
+    """
+    line = _Line(bootstrap_servers, settings or {}, None)
+    client: AdminClient = line.client(AdminClient, {})
+    return line.make_topics(client, names, partitions=partitions, compacted=compacted, timeout_s=connect_timeout_s)
+
+
+class _Line:
+    """The way to the brokers: makes clients, knows whether brokers can be reached, and keeps secrets out of words."""
+
+    def __init__(self, servers: str, settings: Settings, on_error: Callable[[str], None] | None) -> None:
+        for name in _OURS.keys() & settings.keys():
+            raise InputError(
+                f"Kafka setting {name}", settings[name], f"{_OURS[name]!r}, which OpenDT depends on", "Leave it out"
+            )
+        self.servers = servers
+        self.is_away = False
+        self._settings = settings
+        self._secrets = [str(value) for name, value in settings.items() if value and _SECRET.search(name)]
+        self._on_error = on_error
+        self._reason = ""  # the last thing that went wrong with a connection
+        self._hopeless = False
+        self._fatal = ""
+
+    def client(self, kind: Callable[..., Any], defaults: Mapping[str, object], **callbacks: object) -> Any:
+        """Make a client of librdkafka: Consumer, Producer or AdminClient."""
+        config = {
+            **defaults,
+            **self._settings,
+            **_OURS,
+            **callbacks,
+            "bootstrap.servers": self.servers,
+            "error_cb": self._heard_error,
+            "stats_cb": self._heard_statistics,
+        }
+        try:
+            return kind(config, logger=_QUIET_LOG)
+        except (KafkaException, TypeError, ValueError) as error:
+            raise InputError(
+                "Kafka settings",
+                self._clean(_words(error)),
+                "names and values that librdkafka knows",
+                "See docs/guides/kafka.md",
+            ) from None
+
+    def wait_for_broker(self, client: Any, timeout_s: float) -> Any:
+        """Return what the cluster says about itself, once a broker answers."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            left_s = deadline - time.monotonic()
+            try:
+                return client.list_topics(timeout=max(0.1, min(left_s, 0.5)))
+            except KafkaException as error:
+                client.poll(0)  # hears why
+                if self._hopeless or left_s <= 0:
+                    words = f"no broker answered within {timeout_s:g} s: {self.explained(error.args[0])}"
+                    raise TransportError(
+                        f"Kafka at {self.servers}: {self._reason if self._hopeless else words}. Check the address, "
+                        "security.protocol and the login (docs/guides/kafka.md)"
+                    ) from None
+
+    def make_topics(
+        self, client: Any, names: Iterable[str], *, partitions: int, compacted: Collection[str], timeout_s: float
+    ) -> list[str]:
+        """Make topics that are missing; return their names."""
+        there = self.wait_for_broker(client, timeout_s).topics
+        missing = [name for name in names if name not in there]
+        if not missing:
+            return []
+        admin: AdminClient = client if isinstance(client, AdminClient) else self.client(AdminClient, {})
+        topics = [
+            NewTopic(
+                name,
+                num_partitions=partitions,
+                config={
+                    "cleanup.policy": "compact" if name in compacted else "delete",
+                    "max.message.bytes": str(LARGEST_MESSAGE_BYTES),
+                },
+            )
+            for name in missing
+        ]
+        made = []
+        for name, done in admin.create_topics(topics, operation_timeout=timeout_s).items():
+            try:
+                done.result()
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # someone else was faster
+                    raise self.failure(f"does not make topic {name}", error) from error
+            else:
+                made.append(name)
+        return made
+
+    def failure(self, what: str, error: KafkaException) -> TransportError:
+        """Return the error to raise."""
+        return TransportError(f"Kafka at {self.servers} {what}: {self.explained(error.args[0])}")
+
+    def explained(self, error: KafkaError) -> str:
+        """Return librdkafka's words, with the trouble of the connection if there is any, without secrets."""
+        words = self._clean(error.str())
+        return f"{words} ({self._reason})" if self._reason and self._reason not in words else words
+
+    def check(self) -> None:
+        """Raise when the client has failed for good."""
+        if self._fatal:
+            raise TransportError(f"Kafka at {self.servers}: {self._fatal}")
+
+    def say(self, words: str) -> None:
+        """Tell the owner something."""
+        if self._on_error is not None:
+            self._on_error(self._clean(words))
+
+    def came_back(self) -> None:
+        """Take note that a broker can be reached again."""
+        self.is_away = False
+        self._reason = ""
+        self.say(f"Kafka at {self.servers} can be reached again")
+
+    def _heard_error(self, error: KafkaError) -> None:
+        code = error.code()
+        if error.fatal():
+            self._fatal = self._clean(error.str())
+        elif code == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
+            if not self.is_away:
+                self.is_away = True
+                self.say(f"Kafka at {self.servers} cannot be reached: {self._reason or error.str()}")
+        else:
+            self._reason = self._clean(error.str())
+            self._hopeless = self._hopeless or code in _HOPELESS
+
+    def _heard_statistics(self, text: str) -> None:
+        # librdkafka tells when brokers go, but not when they are back.
+        if self.is_away and any(broker["state"] == "UP" for broker in json.loads(text)["brokers"].values()):
+            self.came_back()
+
+    def _clean(self, words: str) -> str:
+        return functools.reduce(lambda text, secret: text.replace(secret, "***"), self._secrets, words)
+
+
+class _QuietLog:
+    """Takes librdkafka's log lines: they repeat, several a second, what `on_error` says once."""
+
+    def log(self, _level: int, message: str, *arguments: object) -> None:
+        _LOGGER.debug(message, *arguments)
+
+
+_QUIET_LOG: Final = _QuietLog()
+
+
+def _words(error: BaseException) -> str:
+    first = error.args[0] if error.args else error
+    return first.str() if isinstance(first, KafkaError) else str(first)
+
+
+def _partition(event: Message) -> Partition:
+    topic, number = event.topic(), event.partition()
+    assert topic is not None
+    assert number is not None
+    return Partition(topic, number)
+
+
+def _partitions(wire: Iterable[TopicPartition]) -> list[Partition]:
+    return [Partition(place.topic, place.partition) for place in wire]
+
+
+def _wire(partitions: Iterable[Partition]) -> list[TopicPartition]:
+    return [TopicPartition(topic, number) for topic, number in partitions]
+
+
+def _names(partitions: Iterable[Partition]) -> str:
+    return ", ".join(f"{topic}[{number}]" for topic, number in sorted(partitions))
