@@ -195,9 +195,9 @@ def test_half_lives_are_weighed_so_that_none_needs_to_be_chosen(step_w, better):
     """Where the level stays, a long memory is better; where it wanders, a short one; the mixture is as good as either."""
     rng = np.random.default_rng(1)
     errors, level = 30.0 * rng.standard_normal((800, 5)), 0.0
-    for row in errors:
+    for index in range(len(errors)):
         level = 0.97 * level + step_w * rng.standard_normal()
-        row += level
+        errors[index] += level
 
     def score(*half_lives_h):
         settings = replace(SMALL, score_half_lives_h=half_lives_h, adaptation_per_h=0.0)

@@ -6,9 +6,8 @@ Ways to guess the power of the next hour without knowing its workload:
 - *held load*: the mean load of the last ticks whose fragments have ended stays, priced by a calibrated curve; what the last
   reading shows beyond it decays, as disturbances do. It beats the reading itself, because part of any reading is passing.
 
-How many ticks to average and which member of the family of calibrations to believe is not chosen here: every number of ticks
-that is a power of two, up to about ten minutes, stands beside every member, and `mixture.ExpertMixture` weighs them per
-lead time by how well they did so far.
+How many ticks to average is not chosen here: every number of ticks that is a power of two, up to about ten minutes, stands for
+itself, and `mixture.ExpertMixture` weighs them per lead time by how well they did so far.
 
 Survival of running tasks, arrival rates, time of day and averages of readings were tried without success; the figures are in
 docs/concepts/calibration.md.
@@ -29,6 +28,9 @@ if TYPE_CHECKING:
 
 HELD_TICKS: Final = (1, 2, 4, 8, 16)
 """Numbers of ticks over which held loads are averaged."""
+
+EXPERTS: Final = ("persistence", *(f"held_load_{ticks}" for ticks in HELD_TICKS))
+"""Rows of `blind_experts`, in order."""
 
 UNKNOWN_UTILIZATION: Final = 0.5
 """Utilisation assumed of a host whose task has not shown any fragment yet: the middle, for lack of anything better."""
@@ -53,16 +55,6 @@ def assumed_load(calibrator: PowerCalibrator, busy_hosts: ArrayLike) -> NDArray[
     """
     weights = [hat_weights(UNKNOWN_UTILIZATION, c.utilization) for c in calibrator.classes]
     return np.asarray(np.asarray(busy_hosts, float)[:, None] * np.stack(weights))[None]
-
-
-def expert_count(calibrator: PowerCalibrator) -> int:
-    """How many rows `blind_experts` gives."""
-    return 1 + len(HELD_TICKS) * len(calibrator.family)
-
-
-def member_weights(calibrator: PowerCalibrator, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How far the members of the family are believed, from weights (groups of leads, experts); together at most 1."""
-    return np.asarray(weights.mean(axis=0)[1:].reshape(len(HELD_TICKS), len(calibrator.family)).sum(axis=0))
 
 
 def blind_experts(
@@ -91,7 +83,7 @@ def blind_experts(
     Returns
     -------
     ndarray, shape (experts, leads)
-        Power in W: persistence, then for each of `HELD_TICKS` every member of the family.
+        Power in W, one row per name in `EXPERTS`.
 
     Raises
     ------
@@ -106,6 +98,6 @@ def blind_experts(
     held = []
     for ticks in HELD_TICKS:
         load = known_features[-ticks:].mean(axis=0)
-        held.append(present.expect_members(np.repeat(load[None], leads, axis=0), hosts))
-    level = np.full(leads, last_w) if np.isfinite(last_w) else calibrator.weights @ held[0]
-    return np.concatenate([level[None], *held])
+        held.append(present.weights @ present.expect_members(np.repeat(load[None], leads, axis=0), hosts))
+    level = np.full(leads, last_w) if np.isfinite(last_w) else held[0]
+    return np.stack([level, *held])

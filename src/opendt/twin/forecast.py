@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from opendt.twin.bands import BLIND_HOUR_BAND, FIVE_MINUTE_BAND, HOUR_BAND, AdaptiveBand, BandSettings
-from opendt.twin.blind import HELD_TICKS, assumed_load, blind_experts, expert_count, member_weights
+from opendt.twin.blind import EXPERTS, HELD_TICKS, assumed_load, blind_experts
 from opendt.twin.calibrate import PowerCalibrator
 from opendt.twin.guard import GuardedCalibrator
 from opendt.twin.mixture import ExpertMixture
@@ -182,7 +182,7 @@ class BlindForecaster:
         self._leads = _HOUR_MS // tick_ms
         self.band = AdaptiveBand(scaled_band(BLIND_HOUR_BAND, tick_ms, _HOUR_MS))
         edges = self.band.settings.lead_edges
-        self.mixture = ExpertMixture(expert_count(self._calibrator), edges, self.interval_ms / _HOUR_MS)
+        self.mixture = ExpertMixture(len(EXPERTS), edges, self.interval_ms / _HOUR_MS)
         self._outcomes = _Outcomes(self._leads)
         # Ticks whose load is not known yet, oldest first: known from, features, hosts up, reading.
         self._waiting: deque[tuple[int, NDArray[Any], NDArray[Any], float]] = deque()
@@ -196,9 +196,6 @@ class BlindForecaster:
         if outcome is not None:
             self.band.settle(outcome)
             self.mixture.settle(outcome)
-            weights = member_weights(self._calibrator, self.mixture.weights)
-            if weights.sum() > 0:
-                self._calibrator.weigh(weights)
         self._waiting.extend(
             zip(load.known_ms.tolist(), load.features, load.hosts_up, measured_w.tolist(), strict=True)
         )

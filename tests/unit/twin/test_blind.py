@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from opendt.twin.blind import HELD_TICKS, assumed_load, blind_experts, expert_count, member_weights
+from opendt.twin.blind import EXPERTS, HELD_TICKS, assumed_load, blind_experts
 from opendt.twin.calibrate import PowerCalibrator
 from opendt.twin.curve import KNOTS
 from opendt.twin.persistence import persistence
@@ -25,27 +25,27 @@ def test_experts_start_from_what_is_known(trained):
     plant, calibrator = trained
     before = calibrator.snapshot()
     guesses = blind_experts(calibrator, plant.features[880:899], plant.hosts[899], plant.measured_w[899], 120)
-    assert guesses.shape == (expert_count(calibrator), 120) == (1 + 2 * len(HELD_TICKS), 120)
+    assert guesses.shape == (len(EXPERTS), 120)
     assert (guesses[0] == plant.measured_w[899]).all()
     assert np.abs(guesses / plant.measured_w[899] - 1.0).max() < 0.1
     assert calibrator.snapshot() == before
 
 
-def test_a_held_load_is_the_mean_of_the_last_ticks_priced_by_each_member(trained):
+def test_a_held_load_is_the_mean_of_the_last_ticks_priced_by_the_family(trained):
     plant, calibrator = trained
     known = plant.features[880:899]
     guesses = blind_experts(calibrator, known, plant.hosts[899], plant.measured_w[899], 3)
     present = calibrator.fork()
     present.update(known[-1], plant.hosts[899], plant.measured_w[899])
     mean = np.repeat(known[-4:].mean(axis=0)[None], 3, axis=0)
-    row = 1 + 2 * HELD_TICKS.index(4)
-    assert np.allclose(guesses[row : row + 2], present.predict_members(mean, plant.hosts[:3]).mean_w)
+    assert HELD_TICKS[2] == 4
+    assert np.allclose(guesses[EXPERTS.index("held_load_4")], present.predict(mean, plant.hosts[:3]).mean_w)
 
 
 def test_without_a_reading_the_load_stands_in(trained):
     plant, calibrator = trained
     guesses = blind_experts(calibrator, plant.features[894:899], plant.hosts[899], float("nan"), 120)
-    assert np.allclose(guesses[0], guesses[1:3].mean(axis=0))
+    assert np.array_equal(guesses[0], guesses[1])
     assert np.isfinite(guesses).all()
 
 
@@ -61,14 +61,6 @@ def test_no_features_are_refused(trained):
     plant, calibrator = trained
     with pytest.raises(ValueError, match="ticks >= 1"):
         blind_experts(calibrator, plant.features[:0], plant.hosts[0], 1.0, 10)
-
-
-def test_members_are_believed_as_far_as_their_experts_are(trained):
-    _, calibrator = trained
-    weights = np.zeros((2, expert_count(calibrator)))
-    weights[:, 0] = 0.2  # persistence is nobody's
-    weights[0, 1], weights[1, -1] = 0.8, 0.8
-    assert np.allclose(member_weights(calibrator, weights), [0.4, 0.4])
 
 
 def test_persistence_keeps_the_last_reading_and_widens_with_the_root_of_the_lead():

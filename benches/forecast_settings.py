@@ -1,0 +1,171 @@
+"""How much forecasts depend on each stated amount of calibration: every one halved and doubled, on weeks real and synthetic.
+
+    python benches/forecast_settings.py [--seeds 1 2] [--trace FOLDER] [--days 7]
+
+Nothing is chosen here. The amounts of `opendt.twin.settings` are stated beforehand or weighed by the mixture from what it has
+seen; this shows what the choice would have been worth, so that anyone can see that none of them carries the result. Errors are
+mean absolute percentage errors an hour and five minutes ahead with the workload known: of the whole time / days 0-2 / the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from opendt.engine.simulation import Simulation, to_engine
+from opendt.formats.opendc import read_topology
+from opendt.formats.opendc_workload import read_workload
+from opendt.formats.power import read_power
+from opendt.formats.synthetic import synthesize_week
+from opendt.model.options import Options
+from opendt.twin.calibrate import PowerCalibrator
+from opendt.twin.live import host_classes
+from opendt.twin.mixture import ExpertMixture
+from opendt.twin.settings import FAMILY, CalibrationSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from opendt.formats.power import MeasuredPower
+    from opendt.model.topology import Topology
+    from opendt.model.workload import Workload
+    from opendt.twin.curve import HostClass
+
+    Floats = NDArray[np.float64]
+    Family = tuple[CalibrationSettings, ...]
+
+TICK_MS = 30_000
+DAY_TICKS = 2880
+HORIZONS = (120, 10)
+
+
+@dataclass(frozen=True, eq=False)
+class Week:
+    """Load of the hosts and readings in W, a row per tick."""
+
+    name: str
+    classes: list[HostClass]
+    features: Floats
+    hosts_up: Floats
+    measured_w: Floats
+
+
+def played(name: str, topology: Topology, workload: Workload, power: MeasuredPower, days: float) -> Week:
+    """Simulate a week and put its readings beside the load."""
+    tasks = to_engine(workload)
+    options = Options(start_epoch_ms=tasks.first_submission_ms)
+    simulation = Simulation(topology, options, sample_interval_ms=TICK_MS, settled=True, with_basis=True)
+    simulation.submit(tasks)
+    ticks = min(round(days * DAY_TICKS), int(power.timestamp_ms.max()) // TICK_MS)
+    simulation.advance(ticks * TICK_MS)
+    series = simulation.take_series()
+    measured_w = np.full(ticks, np.nan)
+    place = np.asarray(power.timestamp_ms) // TICK_MS - 1
+    inside = (place >= 0) & (place < ticks)
+    measured_w[place[inside]] = np.asarray(power.power_w, float)[inside]
+    return Week(name, host_classes(topology), series["basis"], series["class_hosts"], measured_w)
+
+
+def errors_percent(week: Week, family: Family) -> dict[int, tuple[float, float, float]]:
+    """Errors per horizon in ticks: whole, first three days, rest; each forecast issued before its readings are seen."""
+    calibrator = PowerCalibrator(week.classes, family)
+    count = week.measured_w.size
+    mixtures = {h: ExpertMixture(len(family), (0, h), h * TICK_MS / 3.6e6) for h in HORIZONS}
+    mean_w = {h: np.empty(count) for h in HORIZONS}
+    for start in range(0, count, min(HORIZONS)):
+        for horizon, mixture in mixtures.items():
+            if start % horizon == 0:
+                part = slice(start, start + horizon)
+                if start:
+                    mixture.settle(week.measured_w[start - horizon : start])
+                mean_w[horizon][part] = mixture.issue(
+                    calibrator.expect_members(week.features[part], week.hosts_up[part])
+                )
+        part = slice(start, start + min(HORIZONS))
+        calibrator.update(week.features[part], week.hosts_up[part], week.measured_w[part])
+    results = {}
+    for horizon, mean in mean_w.items():
+        error = 100 * np.abs(mean / week.measured_w - 1.0)
+        first, rest = error[: 3 * DAY_TICKS], error[3 * DAY_TICKS :]
+        results[horizon] = (float(np.nanmean(error)), float(np.nanmean(first)), float(np.nanmean(rest)))
+    return results
+
+
+def _every(change: Callable[[CalibrationSettings], CalibrationSettings]) -> Family:
+    return tuple(change(settings) for settings in FAMILY)
+
+
+def _scaled(factor: float, *names: str) -> Family:
+    return _every(lambda settings: replace(settings, **{name: getattr(settings, name) * factor for name in names}))
+
+
+def _disturbed(factor: float, name: str) -> Family:
+    def change(settings: CalibrationSettings) -> CalibrationSettings:
+        scaled = (replace(part, **{name: getattr(part, name) * factor}) for part in settings.disturbances)
+        return replace(settings, disturbances=tuple(scaled))
+
+    return _every(change)
+
+
+def variants() -> dict[str, Family]:
+    """Families by name: as stated, without a part of it, and with each amount halved and doubled."""
+    result = {
+        "as stated": FAMILY,
+        "meter ignored": FAMILY[0::3],
+        "meter holds a part": FAMILY[1::3],
+        "meter holds all": FAMILY[2::3],
+        **{f"only noise {noise}": tuple(s for s in FAMILY if s.noise_ratio == noise) for noise in (0.003, 0.01)},
+        **{
+            f"only disturbance {size}": tuple(s for s in FAMILY if s.disturbances[0].sd_ratio == size)
+            for size in (0.003, 0.01)
+        },
+        "no disturbance": _disturbed(1e-6, "sd_ratio"),
+    }
+    for factor in (0.5, 2.0):
+        for name in (
+            "idle_sd_ratio",
+            "curve_sd_ratio",
+            "knot_correlation",
+            "datasheet_pull_h",
+            "noise_ratio",
+            "clip_sd",
+        ):
+            result[f"{name} x {factor}"] = _scaled(factor, name)
+        result[f"both walks x {factor}"] = _scaled(factor, "idle_walk_ratio", "curve_walk_ratio")
+        result[f"disturbances' size x {factor}"] = _disturbed(factor, "sd_ratio")
+        result[f"disturbances' time x {factor}"] = _disturbed(factor, "time_constant_s")
+    return result
+
+
+def main() -> None:
+    """Print a table in Markdown."""
+    parser = argparse.ArgumentParser(description="Sensitivity of forecasts to the stated amounts of calibration.")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2], help="seeds of synthetic weeks")
+    parser.add_argument("--trace", type=Path, help="folder of a recorded week")
+    parser.add_argument("--days", type=float, default=7.0)
+    arguments = parser.parse_args()
+    weeks = []
+    for seed in arguments.seeds:
+        made = synthesize_week(seed)
+        weeks.append(played(f"synthetic {seed}", made.topology, made.workload, made.power, arguments.days))
+    if arguments.trace:
+        topology, workload = read_topology(arguments.trace / "topology.json"), read_workload(arguments.trace)
+        power = read_power(arguments.trace / "consumption.parquet")
+        weeks.append(played(arguments.trace.name, topology, workload, power, arguments.days))
+    columns = [f"{week.name}, {horizon // 2} min" for week in weeks for horizon in HORIZONS]
+    print("| family | " + " | ".join(columns) + " |")
+    print("|---" * (len(columns) + 1) + "|")
+    for name, family in variants().items():
+        results = [errors_percent(week, family) for week in weeks]
+        cells = [" / ".join(f"{value:.3f}" for value in result[h]) for result in results for h in HORIZONS]
+        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
