@@ -153,6 +153,7 @@ class LogDirectory:
         entries = sorted([partition.topic, partition.number, offset] for partition, offset in offsets.items())
         temporary = path.with_suffix(".new")
         with explained(path, "store the offsets"):
+            path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 with temporary.open("w", encoding="utf-8") as file:
                     json.dump({"offsets": entries}, file)

@@ -230,7 +230,12 @@ class LogSource:
         self._turn = (self._turn + 1) % len(cursors)
         records: list[Record] = []
         for cursor in cursors[self._turn :] + cursors[: self._turn]:
-            cursor.take(records, max_records)
+            try:
+                cursor.take(records, max_records)
+            except TransportError:
+                if not records:
+                    raise
+                break  # what was taken is delivered first; the next poll finds the same
         return records
 
     def _store_offsets(self) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from opendt.model.errors import TransportError
 from opendt.telemetry.log_directory import LogDirectory, sync_folder
 from opendt.telemetry.log_format import (
+    HEADER_BYTES,
     LARGEST_RECORD_BYTES,
     SEALED,
     Body,
@@ -290,7 +291,8 @@ class _TopicWriter:
             return False
         retention_ms = self._directory.retention_ms
         is_old = retention_ms is not None and self._first_ms < self._directory.clock() - retention_ms
-        return is_old or self._end + more_bytes > self._segment_bytes
+        # With the header of the frame, and of the one that seals the segment.
+        return is_old or self._end + more_bytes + 2 * HEADER_BYTES > self._segment_bytes
 
     def _roll(self) -> None:
         """Seal the segment, begin the next, and do what is due with the old ones."""
