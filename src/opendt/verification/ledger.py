@@ -1,0 +1,673 @@
+"""The ledger: what was said, what was measured, what was decided, and how far every stream has been read.
+
+One transaction records a window with all that hangs on it and the offsets that it was read to, so a window is counted exactly
+once whenever the process ends. Each window's hash is over its content and the hash of the window before. SQLite by default,
+PostgreSQL by URL; the same content in either, to the byte.
+
+docs/concepts/ledger.md tells what is promised and how it is checked.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import sqlalchemy as sa
+
+from opendt.model.errors import LedgerError
+from opendt.verification import ledger_export, ledger_verify
+from opendt.verification.ledger_chain import (
+    BEFORE_THE_FIRST,
+    Sealed,
+    VersionHashes,
+    as_json,
+    canonical_json,
+    differing_sections,
+    event_key,
+    first_difference,
+    seal,
+    version_content,
+    version_hash,
+)
+from opendt.verification.ledger_codec import (
+    CHILDREN,
+    DOCUMENT_TABLES,
+    RawWindow,
+    decode_document,
+    decode_event,
+    decode_prediction,
+    decode_verdict,
+    decode_version,
+    decode_window,
+    decode_window_row,
+    decoded,
+    encode_document,
+    encode_event,
+    encode_window,
+)
+from opendt.verification.ledger_patience import Patience, Waiting
+from opendt.verification.ledger_rows import PositionRow, datacenter_name, word
+from opendt.verification.migrations import tables
+from opendt.verification.migrations.session import Session, parse_url
+from opendt.verification.migrations.upgrade import NEWEST, bring_to_newest, schema_of, unknown_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+    from typing import BinaryIO, Self
+
+    from sqlalchemy import Connection, Select
+
+    from opendt.verification.ledger_codec import Columns
+    from opendt.verification.ledger_rows import (
+        DocumentRow,
+        EventRow,
+        PredictionRow,
+        RecordedDocument,
+        RecordedEvent,
+        RecordedVersion,
+        RecordedWindow,
+        VerdictRow,
+        VersionRow,
+        WindowEntry,
+        WindowRow,
+    )
+    from opendt.verification.ledger_verify import Problem
+
+__all__ = ["Ledger"]
+
+T = TypeVar("T")
+
+_PAGE: Final = 256
+_LEASE_PAUSE_S: Final = 0.1
+_TABLES: Final = tables.METADATA.tables
+_INSERTS: Final = {name: sa.insert(table) for name, table in _TABLES.items()}
+_KINDS: Final = {"topology": tables.TOPOLOGY_VERSIONS, "slo": tables.SLO_VERSIONS}
+
+_W: Final = tables.WINDOWS.c
+_LAST: Final = (
+    sa.select(_W.window_index, _W.end_ms, _W.hash)
+    .where(_W.datacenter == sa.bindparam("datacenter"))
+    .order_by(_W.window_index.desc())
+    .limit(1)
+)
+_E: Final = tables.EVENTS.c
+_FORGET_OFFSETS: Final = sa.delete(tables.SOURCE_OFFSETS).where(
+    tables.SOURCE_OFFSETS.c.datacenter == sa.bindparam("of_datacenter")
+)
+
+# Serialises what several processes may write at a time, so that ids of events are visible in their order and a name is
+# looked for and given by one of them. Any number, as long as nobody else locks it in this database.
+_WRITE_LOCK: Final = 0x6F70_656E_6474_0002
+_SERIALISE: Final = sa.select(sa.func.pg_advisory_xact_lock(_WRITE_LOCK))
+
+
+class Ledger:
+    """The ledger of one or many datacenters. One instance may be used by several threads; it does one thing at a time.
+
+    Every method waits while the database is away (`Patience`) and raises `LedgerError` when that takes too long.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        clock_ms: Callable[[], int],
+        monotonic_s: Callable[[], float],
+        sleep: Callable[[float], None],
+    ) -> None:
+        self._session = session
+        self._clock_ms = clock_ms
+        self._monotonic_s = monotonic_s
+        self._sleep = sleep
+        self._version_hashes: dict[tuple[str, str, int], str] = {}
+
+    @classmethod
+    def open(
+        cls,
+        url: str | Path,
+        *,
+        read_only: bool = False,
+        patience: Patience | None = None,
+        on_trouble: Callable[[str], None] | None = None,
+        clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        monotonic_s: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> Self:
+        """Open a ledger; an empty database becomes one, an older one is migrated.
+
+        Parameters
+        ----------
+        url : str or Path
+            File of SQLite, or ``sqlite:///FILE``, or ``postgresql://USER:PASSWORD@HOST/DATABASE``.
+        read_only : bool
+            Change nothing: what is not there or older is refused.
+        patience : Patience, optional
+            How long to wait for a database that is away.
+        on_trouble : callable, optional
+            Told once when the database goes away, and once when it is back. It must not use the ledger.
+        clock_ms, monotonic_s, sleep : callable
+            The wall clock, ms since the epoch; a clock for waiting, seconds; how to wait, seconds.
+
+        Raises
+        ------
+        LedgerError
+            When the URL is none, the database cannot be reached or is of a newer schema.
+        """
+        parsed = parse_url(url)
+        waiting = Waiting(patience or Patience(), monotonic_s=monotonic_s, sleep=sleep, on_trouble=on_trouble)
+        session = Session(parsed, waiting, read_only=read_only)
+        if session.file is not None:
+            if read_only and not session.file.exists():
+                raise LedgerError(f"{session.file}: no such file, expected a ledger")
+            if not session.file.absolute().parent.is_dir():
+                raise LedgerError(f"{session.file}: its folder does not exist, expected one. Make it")
+        try:
+            session.run(lambda connection: _check_schema(connection, session.place, read_only), write=not read_only)
+        except BaseException:
+            session.close()
+            raise
+        return cls(session, clock_ms, monotonic_s, sleep)
+
+    def close(self) -> None:
+        """Give back leases and connection."""
+        self._session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    @property
+    def place(self) -> str:
+        """File or URL, without passwords."""
+        return self._session.place
+
+    @contextmanager
+    def lease(self, datacenter: str, *, wait_s: float = 0.0) -> Iterator[None]:
+        """Be the only process that records windows of a datacenter while the block runs.
+
+        Parameters
+        ----------
+        datacenter : str
+            Name.
+        wait_s : float
+            How long to wait for one who has it, seconds.
+
+        Raises
+        ------
+        LedgerError
+            When another process has it; names that process.
+        """
+        until_s = self._monotonic_s() + wait_s
+        while True:
+            try:
+                self._session.acquire(datacenter_name(datacenter))
+                break
+            except LedgerError:
+                if self._monotonic_s() >= until_s:
+                    raise
+            self._sleep(_LEASE_PAUSE_S)
+        try:
+            yield
+        finally:
+            self._session.release(datacenter)
+
+    # Recording
+
+    def record_window(self, entry: WindowEntry) -> bool:
+        """Record a window, all that hangs on it and its offsets, in one transaction.
+
+        The lease of its datacenter is taken for the call unless it is held.
+
+        Returns
+        -------
+        bool
+            False when it was there already, the same: a restart derives windows again.
+
+        Raises
+        ------
+        LedgerError
+            When it was there with another content, does not follow the last one, names a version that is not recorded, or
+            another process follows the datacenter.
+        """
+        if entry.datacenter not in self._session.leases:
+            with self.lease(entry.datacenter):
+                return self._write(lambda connection: self._record_window(connection, entry))
+        return self._write(lambda connection: self._record_window(connection, entry))
+
+    def _write(self, work: Callable[[Connection], bool], *, durable: bool = False) -> bool:
+        recorded, doubtful = self._session.run(work, write=True, durable=durable)
+        # If the answer to a commit was lost and it is found recorded now, then it was recorded by that commit.
+        return recorded or doubtful
+
+    def _record_window(self, connection: Connection, entry: WindowEntry) -> bool:
+        self._session.check_lease(entry.datacenter)
+        last = connection.execute(_LAST, {"datacenter": entry.datacenter}).first()
+        versions = self._hashes_of_versions(connection, entry)
+        if last is not None and entry.index <= last.window_index:
+            self._compare(connection, entry, versions)
+            return False
+        _check_follows(entry, last)
+        sealed = seal(entry, versions, BEFORE_THE_FIRST if last is None else last.hash)
+        rows = encode_window(entry, sealed, self._clock_ms())
+        for name in ("windows", *CHILDREN):
+            if rows[name]:
+                if name == "events":
+                    self._serialise(connection)
+                connection.execute(_INSERTS[name], rows[name])
+        connection.execute(_FORGET_OFFSETS, {"of_datacenter": entry.datacenter})
+        if rows["source_offsets"]:
+            connection.execute(_INSERTS["source_offsets"], rows["source_offsets"])
+        return True
+
+    def _serialise(self, connection: Connection) -> None:
+        if not self._session.is_file:
+            connection.execute(_SERIALISE)
+
+    def _hashes_of_versions(self, connection: Connection, entry: WindowEntry) -> VersionHashes:
+        return (
+            self._hash_of_version(connection, "topology", entry.datacenter, entry.topology_version),
+            self._hash_of_version(connection, "slo", entry.datacenter, entry.slo_version),
+        )
+
+    def _hash_of_version(self, connection: Connection, kind: str, datacenter: str, version: int | None) -> str | None:
+        if version is None:
+            return None
+        known = self._version_hashes.get((kind, datacenter, version))
+        if known is None:
+            found = _version(connection, kind, datacenter, version)
+            if found is None:
+                raise LedgerError(
+                    f"datacenter {datacenter}: {kind} version {version} is not in the ledger, expected it there before "
+                    "the first window that it holds for"
+                )
+            known = self._version_hashes[kind, datacenter, version] = str(found["hash"])
+        return known
+
+    def _compare(self, connection: Connection, entry: WindowEntry, versions: VersionHashes) -> None:
+        """Refuse a window that is recorded with another content, and say what differs."""
+        there = _pages(connection, entry.datacenter, entry.index, entry.index)[0]
+        sealed = seal(entry, versions, there.window["previous_hash"])
+        if sealed.hash == there.window["hash"]:
+            return
+        recorded = decode_window(there.window, there.children).entry
+        stored = seal(recorded, self._hashes_of_versions(connection, recorded), there.window["previous_hash"])
+        raise LedgerError(_difference(entry, sealed, stored, there.window["digests"]))
+
+    def record_topology_version(self, datacenter: str, row: VersionRow) -> bool:
+        """Record a version of the topology, safe on disk when this returns; False when it was there, the same.
+
+        Raises
+        ------
+        LedgerError
+            When the number is there with another content, or leaves a gap.
+        """
+        return self._record_version("topology", datacenter, row)
+
+    def record_slo_version(self, datacenter: str, row: VersionRow) -> bool:
+        """Record a version of the SLOs, like `record_topology_version`."""
+        return self._record_version("slo", datacenter, row)
+
+    def _record_version(self, kind: str, datacenter: str, row: VersionRow) -> bool:
+        datacenter_name(datacenter)
+
+        def work(connection: Connection) -> bool:
+            self._serialise(connection)
+            there = _version(connection, kind, datacenter, row.version)
+            if there is not None:
+                content = decode_version(there).row.content
+                found = first_difference(content, as_json(row.content), f"{kind} version {row.version}")
+                if found is not None:
+                    raise LedgerError(
+                        f"datacenter {datacenter}: {found}; expected the same content, or the next number"
+                    )
+                return False
+            before = _version(connection, kind, datacenter, row.version - 1)
+            if before is None and row.version != 1:
+                raise LedgerError(
+                    f"datacenter {datacenter}: {kind} version {row.version} comes without the one before it"
+                )
+            previous = BEFORE_THE_FIRST if before is None else before["hash"]
+            columns = {
+                "datacenter": datacenter,
+                "version": row.version,
+                "from_index": row.from_index,
+                "source": row.source,
+                "content": canonical_json(row.content).decode(),
+                "previous_hash": previous,
+                "hash": version_hash(version_content(kind, datacenter, row), previous),
+                "recorded_ms": self._clock_ms(),
+            }
+            connection.execute(_INSERTS[_KINDS[kind].name], [columns])
+            return True
+
+        return self._write(work, durable=True)
+
+    def record_event(self, event: EventRow, datacenter: str = "") -> bool:
+        """Record an event that belongs to no window; it is not exported. False when it was there, the same.
+
+        Parameters
+        ----------
+        event : EventRow
+            What happened.
+        datacenter : str
+            Where; empty for the process as a whole.
+        """
+        word("datacenter", datacenter)
+        key = event_key(event)
+
+        def work(connection: Connection) -> bool:
+            self._serialise(connection)
+            there = sa.select(_E.id).where(_E.datacenter == datacenter, _E.key == key)
+            if connection.execute(there).first() is not None:
+                return False
+            connection.execute(
+                _INSERTS["events"],
+                [{"datacenter": datacenter, "window_index": None} | encode_event(event, key, self._clock_ms())],
+            )
+            return True
+
+        return self._write(work)
+
+    def record_proposal(self, datacenter: str, document: DocumentRow) -> bool:
+        """Record a proposal between windows, safe on disk when this returns; False when it was there, the same.
+
+        Raises
+        ------
+        LedgerError
+            When its id is there with another content.
+        """
+        return self._record_document("proposals", datacenter, document)
+
+    def record_certificate(self, datacenter: str, document: DocumentRow) -> bool:
+        """Record a certificate, like `record_proposal`."""
+        return self._record_document("certificates", datacenter, document)
+
+    def record_decision(self, datacenter: str, document: DocumentRow) -> bool:
+        """Record a decision, like `record_proposal`."""
+        return self._record_document("decisions", datacenter, document)
+
+    def record_plan(self, datacenter: str, document: DocumentRow) -> bool:
+        """Record a plan, like `record_proposal`."""
+        return self._record_document("plans", datacenter, document)
+
+    def _record_document(self, kind: str, datacenter: str, document: DocumentRow) -> bool:
+        datacenter_name(datacenter)
+
+        def work(connection: Connection) -> bool:
+            self._serialise(connection)
+            table = _TABLES[kind].c
+            found = connection.execute(
+                sa.select(table.hash, table.content, table.proposal_id).where(
+                    table.datacenter == datacenter, table.id == document.id
+                )
+            ).first()
+            columns = encode_document(kind, datacenter, document, self._clock_ms())
+            if found is None:
+                connection.execute(_INSERTS[kind], [{"datacenter": datacenter, "window_index": None} | columns])
+                return True
+            if found.hash != columns["hash"]:
+                raise LedgerError(
+                    f"datacenter {datacenter}: {kind} {document.id} is there with another content, expected the same, "
+                    "or a new id"
+                )
+            return False
+
+        return self._write(work, durable=True)
+
+    # Reading
+
+    def _read(self, work: Callable[[Connection], T]) -> T:
+        return self._session.run(work, write=False)[0]
+
+    def _rows(self, statement: Select[Any]) -> list[Columns]:
+        return self._read(lambda connection: _all(connection, statement))
+
+    def datacenters(self) -> list[str]:
+        """Names of all datacenters that anything but events is recorded of, sorted."""
+        names: set[str] = set()
+        for table in (tables.WINDOWS, *_KINDS.values(), *(_TABLES[kind] for kind in DOCUMENT_TABLES)):
+            names.update(row["datacenter"] for row in self._rows(sa.select(table.c.datacenter).distinct()))
+        return sorted(names)
+
+    def last_window(self, datacenter: str) -> WindowRow | None:
+        """The last window of a datacenter; None when there is none yet."""
+        statement = sa.select(tables.WINDOWS).where(_W.datacenter == datacenter)
+        rows = self._rows(statement.order_by(_W.window_index.desc()).limit(1))
+        return decoded(decode_window_row, rows[0]) if rows else None
+
+    def positions(self, datacenter: str) -> tuple[PositionRow, ...]:
+        """Where every partition of a datacenter has been read to."""
+        columns = tables.SOURCE_OFFSETS.c
+        statement = sa.select(*[column for column in columns if column.name != "datacenter"])
+        rows = self._rows(statement.where(columns.datacenter == datacenter))
+        return tuple(sorted(PositionRow(**row) for row in rows))
+
+    def windows(self, datacenter: str, first: int = 0, last: int | None = None) -> Iterator[WindowRow]:
+        """Windows `first` to `last` (none: all that are there now), without what hangs on them."""
+        for lower, upper in self._ranges(datacenter, first, last):
+            statement = sa.select(tables.WINDOWS).where(
+                _W.datacenter == datacenter, _W.window_index.between(lower, upper)
+            )
+            yield from _decoded(decode_window_row, self._rows(statement.order_by(_W.window_index)))
+
+    def entries(self, datacenter: str, first: int = 0, last: int | None = None) -> Iterator[RecordedWindow]:
+        """Windows `first` to `last` (none: all that are there now), whole."""
+        for raw in self.raw_windows(datacenter, first, last):
+            yield decode_window(raw.window, raw.children)
+
+    def raw_windows(self, datacenter: str, first: int = 0, last: int | None = None) -> Iterator[RawWindow]:
+        """Windows as their rows stand in the tables, for whoever doubts them."""
+        for lower, upper in self._ranges(datacenter, first, last):
+            yield from self._read(
+                lambda connection, lower=lower, upper=upper: _pages(connection, datacenter, lower, upper)  # type: ignore[misc]
+            )
+
+    def _ranges(self, datacenter: str, first: int, last: int | None) -> Iterator[tuple[int, int]]:
+        """Bounds of pages. What is recorded does not change, so pages of several transactions fit together."""
+        bounds = sa.select(sa.func.min(_W.window_index).label("least"), sa.func.max(_W.window_index).label("most"))
+        found = self._rows(bounds.where(_W.datacenter == datacenter))[0]
+        if found["most"] is None:
+            return
+        most = found["most"] if last is None else min(last, found["most"])
+        for lower in range(max(first, found["least"]), most + 1, _PAGE):
+            yield lower, min(lower + _PAGE - 1, most)
+
+    def predictions(
+        self, datacenter: str, *, kind: str | None = None, since_ms: int | None = None, until_ms: int | None = None
+    ) -> list[PredictionRow]:
+        """Predictions by kind and moment of issue, those issued from `since_ms` until before `until_ms`."""
+        statement = _issued(tables.PREDICTIONS, datacenter, kind, since_ms, until_ms)
+        return sorted(_decoded(decode_prediction, self._rows(statement)), key=_by_kind)
+
+    def verdicts(
+        self, datacenter: str, *, kind: str | None = None, since_ms: int | None = None, until_ms: int | None = None
+    ) -> list[VerdictRow]:
+        """Verdicts by kind and moment of issue, of predictions issued from `since_ms` until before `until_ms`."""
+        statement = _issued(tables.VERDICTS, datacenter, kind, since_ms, until_ms)
+        return sorted(_decoded(decode_verdict, self._rows(statement)), key=_by_kind)
+
+    def topology_versions(self, datacenter: str) -> tuple[RecordedVersion, ...]:
+        """All versions of the topology, oldest first."""
+        return self._versions("topology", datacenter)
+
+    def slo_versions(self, datacenter: str) -> tuple[RecordedVersion, ...]:
+        """All versions of the SLOs, oldest first."""
+        return self._versions("slo", datacenter)
+
+    def _versions(self, kind: str, datacenter: str) -> tuple[RecordedVersion, ...]:
+        table = _KINDS[kind]
+        statement = sa.select(table).where(table.c.datacenter == datacenter).order_by(table.c.version)
+        return tuple(_decoded(decode_version, self._rows(statement)))
+
+    def documents(self, kind: str, datacenter: str, *, proposal_id: str | None = None) -> tuple[RecordedDocument, ...]:
+        """All documents of a kind (proposals, certificates, decisions, plans), or those about one proposal, by id."""
+        if kind not in DOCUMENT_TABLES:
+            raise LedgerError(f"documents: found {kind!r}, expected one of {', '.join(DOCUMENT_TABLES)}")
+        table = _TABLES[kind]
+        statement = sa.select(table).where(table.c.datacenter == datacenter)
+        if proposal_id is not None:
+            statement = statement.where(table.c.proposal_id == proposal_id)
+        return tuple(sorted(_decoded(decode_document, self._rows(statement)), key=lambda row: row.document.id))
+
+    def events(self, since_id: int = 0, datacenter: str | None = None, limit: int = 1000) -> list[RecordedEvent]:
+        """Events after the one numbered `since_id`, oldest first: ask again with the last one's number to follow them.
+
+        Parameters
+        ----------
+        since_id : int
+            Number of the last event known; 0 for all.
+        datacenter : str, optional
+            Only of this one; empty for those of no datacenter.
+        limit : int
+            At most so many.
+        """
+        statement = sa.select(tables.EVENTS).where(_E.id > since_id).order_by(_E.id).limit(limit)
+        if datacenter is not None:
+            statement = statement.where(_E.datacenter == datacenter)
+        return _decoded(decode_event, self._rows(statement))
+
+    def counts(self, datacenter: str) -> dict[str, int]:
+        """Rows of a datacenter in each table."""
+        statements = (
+            sa.select(sa.literal(name).label("name"), sa.func.count().label("rows"))
+            .select_from(table)
+            .where(table.c.datacenter == datacenter)
+            for name, table in _TABLES.items()
+        )
+        return {row["name"]: row["rows"] for row in self._rows(sa.union_all(*statements))}  # type: ignore[arg-type]
+
+    def orphans(self, datacenter: str) -> dict[str, int]:
+        """Tables with rows of windows that are not there, and how many: none unless someone reached around the ledger."""
+        found = {}
+        for name in CHILDREN:
+            table = _TABLES[name]
+            statement = (
+                sa.select(sa.func.count().label("rows"))
+                .select_from(
+                    table.outerjoin(
+                        tables.WINDOWS,
+                        (table.c.datacenter == _W.datacenter) & (table.c.window_index == _W.window_index),
+                    )
+                )
+                .where(table.c.datacenter == datacenter, table.c.window_index.is_not(None), _W.datacenter.is_(None))
+            )
+            rows = self._rows(statement)[0]["rows"]
+            if rows:
+                found[name] = rows
+        return found
+
+    def export(self, stream: BinaryIO, datacenters: Sequence[str] | None = None) -> int:
+        """Write everything that is a function of the inputs as canonical JSON lines; gives their number.
+
+        Equal inputs give equal bytes, on either database: no wall clock, no number that depends on what else is there.
+
+        Parameters
+        ----------
+        stream : binary file
+            Where to.
+        datacenters : sequence of str, optional
+            Only these, in order of their names.
+        """
+        return ledger_export.write(self, stream, datacenters)
+
+    def verify(self, datacenters: Sequence[str] | None = None) -> list[Problem]:
+        """Compute every hash again, and check all that must fit together; what does not match, in words."""
+        return ledger_verify.verify(self, datacenters)
+
+
+def _decoded(decode: Callable[[Mapping[str, Any]], T], rows: Sequence[Mapping[str, Any]]) -> list[T]:
+    return [decoded(decode, row) for row in rows]
+
+
+def _check_schema(connection: Connection, place: str, read_only: bool) -> None:
+    found = schema_of(connection)
+    if found == NEWEST:
+        return
+    if not read_only:
+        bring_to_newest(connection)
+    elif found is None:
+        raise LedgerError(f"{place}: found an empty database, expected a ledger")
+    elif found > NEWEST:
+        raise unknown_schema(found)
+    else:
+        raise LedgerError(
+            f"{place}: the ledger's schema is {found}, expected {NEWEST}: an older OpenDT wrote it. "
+            "`opendt run` brings it up to date."
+        )
+
+
+def _check_follows(entry: WindowEntry, last: Any) -> None:
+    place = f"datacenter {entry.datacenter}, window {entry.index}"
+    expected = 0 if last is None else last.window_index + 1
+    if entry.index != expected:
+        raise LedgerError(f"{place}: expected window {expected}, since windows are recorded without gaps")
+    if entry.end_ms <= entry.start_ms:
+        raise LedgerError(
+            f"{place}: found an end of {entry.end_ms} ms, expected one after its start, {entry.start_ms} ms"
+        )
+    if last is not None and entry.start_ms != last.end_ms:
+        raise LedgerError(
+            f"{place}: found a start of {entry.start_ms} ms, expected {last.end_ms} ms, where the window before it ends"
+        )
+
+
+def _difference(entry: WindowEntry, given: Sealed, stored: Sealed, digests: bytes) -> str:
+    """Say in what a window given again differs from the one recorded."""
+    place = f"datacenter {entry.datacenter}, window {entry.index}"
+    names = differing_sections(given.digests, digests)
+    for name in names:
+        found = first_difference(as_json(stored.sections[name]), as_json(given.sections[name]), name)
+        if found is not None:
+            others = f" (and in {', '.join(other for other in names if other != name)})" if len(names) > 1 else ""
+            return (
+                f"{place}: is recorded with another content: {found}{others}. Expected the same from the same inputs."
+            )
+    return f"{place}: is recorded with a hash that its rows do not have. Run `opendt ledger verify`."
+
+
+def _all(connection: Connection, statement: Select[Any]) -> list[Columns]:
+    return [row._asdict() for row in connection.execute(statement)]
+
+
+def _version(connection: Connection, kind: str, datacenter: str, version: int) -> Columns | None:
+    table = _KINDS[kind]
+    found = _all(connection, sa.select(table).where(table.c.datacenter == datacenter, table.c.version == version))
+    return found[0] if found else None
+
+
+def _pages(connection: Connection, datacenter: str, first: int, last: int) -> list[RawWindow]:
+    """Windows with the rows that hang on them."""
+
+    def rows(name: str) -> list[Columns]:
+        table = _TABLES[name]
+        statement = sa.select(table).where(table.c.datacenter == datacenter, table.c.window_index.between(first, last))
+        if name == "events":
+            statement = statement.order_by(table.c.id)
+        return _all(connection, statement)
+
+    windows = {row["window_index"]: RawWindow(row, {name: [] for name in CHILDREN}) for row in rows("windows")}
+    for name in CHILDREN:
+        for row in rows(name):
+            if row["window_index"] in windows:
+                windows[row["window_index"]].children[name].append(row)
+    return [windows[index] for index in sorted(windows)]
+
+
+def _issued(
+    table: sa.Table, datacenter: str, kind: str | None, since_ms: int | None, until_ms: int | None
+) -> Select[Any]:
+    statement = sa.select(table).where(table.c.datacenter == datacenter)
+    if kind is not None:
+        statement = statement.where(table.c.kind == kind)
+    if since_ms is not None:
+        statement = statement.where(table.c.issued_ms >= since_ms)
+    if until_ms is not None:
+        statement = statement.where(table.c.issued_ms < until_ms)
+    return statement
+
+
+def _by_kind(row: PredictionRow | VerdictRow) -> tuple[str, int]:
+    return row.kind, row.issued_ms
