@@ -199,9 +199,10 @@ class _TopicWriter:
         self._on_repair = on_repair
         self._wait = wait
         self._lock = directory.writer_lock(topic)
-        with explained(self._folder, "make the topic durable"):
-            sync_folder(self._folder.parent)
-            sync_folder(directory.path)
+        if is_durable:
+            with explained(self._folder, "make the topic durable"):
+                sync_folder(self._folder.parent)
+                sync_folder(directory.path)
         self._segment_bytes = directory.segment_bytes
         if topic in directory.compacted:
             self._segment_bytes = min(self._segment_bytes, _COMPACTED_SEGMENT_BYTES)
@@ -265,7 +266,7 @@ class _TopicWriter:
         base = max([*bases, self._next_offset])
         self._path = self._folder / segment_name(base)
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        if base not in bases:
+        if base not in bases and self._is_durable:
             sync_folder(self._folder)
         self._end = 0
         self._next_offset = base
@@ -283,7 +284,7 @@ class _TopicWriter:
         if dropped_bytes:
             refuse_damage(self._descriptor, self._path, self._end, self._next_offset)
             os.ftruncate(self._descriptor, self._end)
-            os.fsync(self._descriptor)
+            self._is_synced = False
             self._on_repair(self._path, self._end, dropped_bytes)
 
     def _is_full(self, more_bytes: int) -> bool:

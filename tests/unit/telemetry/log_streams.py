@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from opendt.telemetry.log import LogSource
+from opendt.telemetry.log import LogSink, LogSource
 
 
 class Clock:
@@ -24,6 +24,11 @@ def never_wait(seconds):
     raise AssertionError(f"waited {seconds} s")
 
 
+def open_sink(directory, **settings):
+    """A sink that does not wait for the disk, which no test can see."""
+    return LogSink(directory, **{"is_durable": False} | settings)
+
+
 def open_source(directory, topics=("t",), starts=None, group="g", **settings):
     """A consumer that has subscribed, and the list of what it is told about partitions."""
     told = []
@@ -39,9 +44,7 @@ def open_source(directory, topics=("t",), starts=None, group="g", **settings):
 
 def read_all(directory, topic="t", start=None, group="reader", **settings):
     """Every record of a topic that is there."""
-    source, _ = open_source(
-        directory, [topic], None if start is None else {(topic, 0): start}, group=group, **settings
-    )
+    source, _ = open_source(directory, [topic], None if start is None else {(topic, 0): start}, group=group, **settings)
     records = []
     try:
         while batch := source.poll():

@@ -10,14 +10,14 @@ import pytest
 from opendt.model.errors import TransportError
 from opendt.telemetry.log import LogDirectory, LogSink, LogSource
 from opendt.telemetry.source import Partition, Record
-from tests.unit.telemetry.log_streams import Clock, open_source, read_all, segment_files, write
+from tests.unit.telemetry.log_streams import Clock, open_sink, open_source, read_all, segment_files, write
 
 T = Partition("t", 0)
 
 
 def test_records_come_back_with_everything_they_had(tmp_path):
     directory = LogDirectory(tmp_path, clock=lambda: 1_700)
-    sink = LogSink(directory)
+    sink = open_sink(directory)
     sink.send("t", b"first", key="delft")
     sink.send("t", b"", key="delft", timestamp_ms=-5)
     sink.send("t", b"third \x00\xff", key="Zürich", timestamp_ms=2**62)
@@ -33,7 +33,7 @@ def test_records_come_back_with_everything_they_had(tmp_path):
 
 
 def test_a_message_is_readable_after_flush_and_not_before(tmp_path):
-    sink = LogSink(tmp_path)
+    sink = open_sink(tmp_path)
     sink.send("t", b"a", key="dc")
     assert read_all(tmp_path) == []
     sink.flush()
@@ -41,7 +41,7 @@ def test_a_message_is_readable_after_flush_and_not_before(tmp_path):
 
 
 def test_what_exceeds_the_buffer_is_written_out_unasked(tmp_path):
-    sink = LogSink(tmp_path, write_bytes=100)
+    sink = open_sink(tmp_path, write_bytes=100)
     for number in range(20):
         sink.send("t", b"%020d" % number, key="dc")
     written = read_all(tmp_path)
@@ -51,7 +51,7 @@ def test_what_exceeds_the_buffer_is_written_out_unasked(tmp_path):
 
 def test_a_record_larger_than_buffer_chunk_and_segment_passes(tmp_path):
     directory = LogDirectory(tmp_path, segment_bytes=1_000)
-    sink = LogSink(directory, write_bytes=100)
+    sink = open_sink(directory, write_bytes=100)
     large = bytes(range(256)) * 4_000
     write(sink, b"a", large, b"b")
     write(sink, large)
@@ -62,7 +62,7 @@ def test_a_record_larger_than_buffer_chunk_and_segment_passes(tmp_path):
 def test_offsets_go_on_through_segments_and_reopenings(tmp_path):
     directory = LogDirectory(tmp_path, segment_bytes=200)
     for start in range(0, 30, 3):
-        sink = LogSink(directory)
+        sink = open_sink(directory)
         for number in range(start, start + 3):
             write(sink, b"%d" % number)
         sink.close()
@@ -74,21 +74,23 @@ def test_offsets_go_on_through_segments_and_reopenings(tmp_path):
 @pytest.mark.parametrize("start", [0, 1, 7, 19, 20])
 @pytest.mark.parametrize("segment_bytes", [150, 10_000])
 def test_reading_begins_at_the_offset_asked_for(tmp_path, start, segment_bytes):
-    sink = LogSink(LogDirectory(tmp_path, segment_bytes=segment_bytes))
+    sink = open_sink(LogDirectory(tmp_path, segment_bytes=segment_bytes))
     for number in range(0, 20, 2):
         write(sink, b"%d" % number, b"%d" % (number + 1))
     assert [record.offset for record in read_all(tmp_path, start=start)] == list(range(start, 20))
 
 
 def test_an_offset_that_the_log_has_not_reached_is_refused(tmp_path):
-    write(LogSink(tmp_path), b"a", b"b")
-    with pytest.raises(TransportError, match=r"end of the topic at offset 2, expected records up to offset 3.*new state"):
+    write(open_sink(tmp_path), b"a", b"b")
+    with pytest.raises(
+        TransportError, match=r"end of the topic at offset 2, expected records up to offset 3.*new state"
+    ):
         read_all(tmp_path, start=3)
 
 
 @pytest.mark.parametrize("limit", [1, 3, 5, 100])
 def test_a_poll_gives_at_most_what_was_asked_for(tmp_path, limit):
-    sink = LogSink(tmp_path)
+    sink = open_sink(tmp_path)
     for number in range(0, 20, 5):
         write(sink, *(b"%d" % n for n in range(number, number + 5)))
     source, _ = open_source(tmp_path)
@@ -100,7 +102,7 @@ def test_a_poll_gives_at_most_what_was_asked_for(tmp_path, limit):
 
 
 def test_a_follower_sees_what_is_written_while_it_follows_from_segment_to_segment(tmp_path):
-    sink = LogSink(LogDirectory(tmp_path, segment_bytes=120))
+    sink = open_sink(LogDirectory(tmp_path, segment_bytes=120))
     source, _ = open_source(tmp_path)
     seen = []
     for number in range(12):
@@ -120,7 +122,7 @@ def test_a_poll_waits_for_the_first_record_and_no_longer_than_told(tmp_path):
     assert clock.now == pytest.approx(1.1)
     assert clock.waits == pytest.approx([0.25] * 4 + [0.1])
 
-    sink = LogSink(tmp_path)
+    sink = open_sink(tmp_path)
 
     def wait_and_write(seconds):
         clock.wait(seconds)
@@ -136,7 +138,7 @@ def test_topics_are_assigned_when_they_exist(tmp_path):
     source, told = open_source(tmp_path, ["t", "u"])
     assert source.poll() == []
     assert told == []
-    sink = LogSink(tmp_path)
+    sink = open_sink(tmp_path)
     write(sink, b"a", topic="u")
     assert [record.value for record in source.poll()] == [b"a"]
     write(sink, b"b")
@@ -146,7 +148,7 @@ def test_topics_are_assigned_when_they_exist(tmp_path):
 
 
 def test_a_paused_partition_waits_and_loses_nothing(tmp_path):
-    sink = LogSink(tmp_path)
+    sink = open_sink(tmp_path)
     write(sink, b"t0", b"t1")
     write(sink, b"u0", b"u1", topic="u")
     source, _ = open_source(tmp_path, ["t", "u"])
@@ -161,7 +163,7 @@ def test_a_paused_partition_waits_and_loses_nothing(tmp_path):
 
 
 def test_a_long_topic_does_not_starve_the_others(tmp_path):
-    sink = LogSink(tmp_path)
+    sink = open_sink(tmp_path)
     write(sink, *[b"t"] * 100)
     write(sink, *[b"u"] * 100, topic="u")
     source, _ = open_source(tmp_path, ["t", "u"])
@@ -172,7 +174,7 @@ def test_a_long_topic_does_not_starve_the_others(tmp_path):
 def test_what_was_delivered_waits_for_the_disk_when_asked(tmp_path, monkeypatch):
     synced = []
     monkeypatch.setattr("os.fdatasync", synced.append)
-    write(LogSink(tmp_path), b"a")
+    write(open_sink(tmp_path), b"a")
     assert len(read_all(tmp_path)) == 1
     assert synced == []
     assert len(read_all(tmp_path, sync_before_delivery=True)) == 1
@@ -201,7 +203,9 @@ def test_after_a_failed_fsync_the_sink_refuses_to_call_anything_safe(tmp_path, m
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", fail)
         sink.send("t", b"b", key="dc")
-        with pytest.raises(TransportError, match=r"0+\.log: cannot wait for the disk .*Input/output error.*may be lost"):
+        with pytest.raises(
+            TransportError, match=r"0+\.log: cannot wait for the disk .*Input/output error.*may be lost"
+        ):
             sink.flush()
     with pytest.raises(TransportError, match="may be lost"):
         sink.flush()
@@ -210,7 +214,7 @@ def test_after_a_failed_fsync_the_sink_refuses_to_call_anything_safe(tmp_path, m
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../t", "-t", "a b", "é", "x" * 201])
 def test_a_name_that_could_leave_the_folder_is_refused(tmp_path, name):
     with pytest.raises(TransportError, match="topic: found"):
-        LogSink(tmp_path).send(name, b"a", key="dc")
+        open_sink(tmp_path).send(name, b"a", key="dc")
     with pytest.raises(TransportError, match="group: found"):
         LogSource(tmp_path, name)
     with pytest.raises(TransportError, match="topic: found"):
@@ -218,7 +222,7 @@ def test_a_name_that_could_leave_the_folder_is_refused(tmp_path, name):
 
 
 def test_a_key_that_is_no_text_is_refused_and_the_others_are_written(tmp_path):
-    sink = LogSink(tmp_path)
+    sink = open_sink(tmp_path)
     sink.send("t", b"a", key="dc")
     with pytest.raises(TransportError, match="UTF-8"):
         sink.send("t", b"b", key="\ud800")
@@ -236,7 +240,7 @@ def test_a_path_that_is_no_folder_is_refused(tmp_path):
     file = tmp_path / "file"
     file.write_text("x")
     with pytest.raises(TransportError, match="file"):
-        LogSink(file).send("t", b"a", key="dc")
+        open_sink(file).send("t", b"a", key="dc")
     with pytest.raises(TransportError, match="file"):
         LogSource(file, "g")
 
@@ -246,13 +250,13 @@ def test_an_empty_log_has_no_topics_and_no_records(tmp_path):
     assert directory.topics() == []
     assert directory.extent("t") == (0, 0)
     assert not (tmp_path / "log").exists()
-    write(LogSink(directory), b"a", topic="dc.power")
+    write(open_sink(directory), b"a", topic="dc.power")
     assert directory.topics() == ["dc.power"]
 
 
 def test_two_sinks_of_one_process_take_turns(tmp_path):
     directory = LogDirectory(tmp_path, segment_bytes=150)
-    one, two = LogSink(directory), LogSink(directory)
+    one, two = open_sink(directory), open_sink(directory)
     for number in range(10):
         write(one, b"1 %d" % number)
         write(two, b"2 %d" % number)
@@ -263,7 +267,7 @@ def test_two_sinks_of_one_process_take_turns(tmp_path):
 def test_a_writer_that_never_lets_go_is_named(tmp_path):
     directory = LogDirectory(tmp_path, lock_timeout_s=0.5)
     clock = Clock()
-    sink = LogSink(directory, wait=clock.wait)
+    sink = open_sink(directory, wait=clock.wait)
     write(sink, b"a")
     with directory.writer_lock("t").held(0.0):
         sink.send("t", b"b", key="dc")
@@ -313,7 +317,7 @@ def test_a_writer_killed_at_any_moment_loses_nothing_that_it_flushed(tmp_path, a
             break
     victim.kill()
     victim.communicate(timeout=50)
-    write(LogSink(tmp_path), b"next")
+    write(open_sink(tmp_path), b"next")
     values = [record.value.decode() for record in read_all(tmp_path)]
     assert values[-1] == "next"
     assert values[:-1] == [f"v {number}" for number in range(len(values) - 1)]

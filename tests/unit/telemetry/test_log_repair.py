@@ -8,10 +8,10 @@ import os
 import pytest
 
 from opendt.model.errors import TransportError
-from opendt.telemetry.log import LogDirectory, LogSink
+from opendt.telemetry.log import LogDirectory
 from opendt.telemetry.log_format import Body, encode_body, encode_frame, scan_frames
 from opendt.telemetry.source import Partition
-from tests.unit.telemetry.log_streams import open_source, read_all, segment_files, write
+from tests.unit.telemetry.log_streams import open_sink, open_source, read_all, segment_files, write
 
 T = Partition("t", 0)
 
@@ -23,7 +23,7 @@ def frame_ends(path, base=0):
 
 def three_frames(path):
     """A topic with the frames (a), (b, c), (d), and where they end."""
-    sink = LogSink(path)
+    sink = open_sink(path)
     write(sink, b"a")
     write(sink, b"b", b"c")
     write(sink, b"d")
@@ -46,7 +46,7 @@ def test_an_end_torn_at_any_byte_is_cut_off_reported_and_written_over(tmp_path):
         assert [record.value for record in read_all(tmp_path)] == values  # a reader repairs nothing
         assert file.stat().st_size == size
         repairs = []
-        with_sink = LogSink(tmp_path, on_repair=lambda *told, to=repairs: to.append(told))
+        with_sink = open_sink(tmp_path, on_repair=lambda *told, to=repairs: to.append(told))
         write(with_sink, b"next")
         assert repairs == ([(file, kept, size - kept)] if size != kept else [])
         assert [record.value for record in read_all(tmp_path)] == [*values, b"next"]
@@ -61,7 +61,7 @@ def test_what_is_no_frame_at_the_end_is_torn(tmp_path, tail):
     with file.open("ab") as end:
         end.write(tail)
     repairs = []
-    write(LogSink(tmp_path, on_repair=lambda *told: repairs.append(told)), b"next")
+    write(open_sink(tmp_path, on_repair=lambda *told: repairs.append(told)), b"next")
     assert repairs == [(file, ends[-1], len(tail))]
     assert [record.value for record in read_all(tmp_path)] == [*VALUES, b"next"]
 
@@ -69,7 +69,7 @@ def test_what_is_no_frame_at_the_end_is_torn(tmp_path, tail):
 def test_a_repair_is_logged_unless_told_otherwise(tmp_path, caplog):
     file, ends = three_frames(tmp_path)
     os.truncate(file, ends[-1] - 1)
-    write(LogSink(tmp_path), b"next")
+    write(open_sink(tmp_path), b"next")
     assert f"{file}: cut off {ends[-1] - 1 - ends[-2]} bytes" in caplog.text
 
 
@@ -85,7 +85,7 @@ def test_damage_of_any_byte_before_the_last_frame_is_refused_by_readers_and_writ
         with pytest.raises(TransportError, match=found):
             read_all(tmp_path)
         with pytest.raises(TransportError, match=found):
-            write(LogSink(tmp_path), b"next")
+            write(open_sink(tmp_path), b"next")
         assert file.read_bytes() == damaged  # refused means untouched
 
 
@@ -101,7 +101,7 @@ def test_records_before_the_damage_are_delivered_first(tmp_path):
 
 
 def test_a_sealed_segment_that_ends_early_is_damage(tmp_path):
-    sink = LogSink(LogDirectory(tmp_path, segment_bytes=100))
+    sink = open_sink(LogDirectory(tmp_path, segment_bytes=100))
     for number in range(4):
         write(sink, b"%d" % number)
     file = segment_files(tmp_path)[1]
@@ -111,7 +111,7 @@ def test_a_sealed_segment_that_ends_early_is_damage(tmp_path):
 
 
 def test_a_segment_that_is_missing_between_others_is_refused(tmp_path):
-    sink = LogSink(LogDirectory(tmp_path, segment_bytes=100))
+    sink = open_sink(LogDirectory(tmp_path, segment_bytes=100))
     for number in range(5):
         write(sink, b"%d" % number)
     file = segment_files(tmp_path)[2]
@@ -137,7 +137,7 @@ def test_a_frame_of_a_newer_version_is_refused_and_not_cut_off(tmp_path, monkeyp
     with file.open("ab") as end:
         end.write(frame)
     size = file.stat().st_size
-    for use in (lambda: write(LogSink(tmp_path), b"next"), lambda: read_all(tmp_path)):
+    for use in (lambda: write(open_sink(tmp_path), b"next"), lambda: read_all(tmp_path)):
         with pytest.raises(TransportError, match=f"version {version} with flags {flags:#x}.*newer opendt"):
             use()
     assert file.stat().st_size == size
@@ -151,7 +151,7 @@ def test_a_writer_that_died_between_sealing_and_the_next_segment_is_continued(tm
         end.write(encode_frame(Body(b"", 0, 0, 0, 0), 4, 2))
     assert source.poll() == []
     assert source.is_at_end(T)
-    write(LogSink(tmp_path), b"next")
+    write(open_sink(tmp_path), b"next")
     assert [path.name for path in segment_files(tmp_path)] == [f"{0:020d}.log", f"{4:020d}.log"]
     assert [(record.offset, record.value) for record in source.poll()] == [(4, b"next")]
 
@@ -163,7 +163,7 @@ def test_a_reader_that_saw_a_torn_end_goes_on_after_the_repair(tmp_path):
     assert [record.value for record in source.poll()] == [b"a", b"b", b"c"]
     assert source.poll() == []
     assert source.is_at_end(T)
-    write(LogSink(tmp_path), b"other")
+    write(open_sink(tmp_path), b"other")
     assert [record.value for record in source.poll()] == [b"other"]
 
 
@@ -182,7 +182,7 @@ def test_while_somebody_writes_an_unfinished_frame_is_neither_end_nor_damage(tmp
 
 
 def test_a_sink_notices_what_another_process_left_torn(tmp_path):
-    first = LogSink(tmp_path)
+    first = open_sink(tmp_path)
     write(first, b"a")
     (file,) = segment_files(tmp_path)
     whole = file.stat().st_size
@@ -195,7 +195,7 @@ def test_a_sink_notices_what_another_process_left_torn(tmp_path):
 
 def test_a_full_disk_leaves_nothing_torn_and_loses_nothing(tmp_path, monkeypatch):
     """The disk takes half of a frame, then nothing, then is emptied."""
-    sink = LogSink(tmp_path, write_bytes=1)
+    sink = open_sink(tmp_path, write_bytes=1)
     write(sink, b"a")
     (file,) = segment_files(tmp_path)
     whole = file.read_bytes()
@@ -228,7 +228,7 @@ def test_closing_on_a_full_disk_says_how_much_is_lost(tmp_path, monkeypatch):
     def refuse(descriptor, data, position):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    sink = LogSink(tmp_path)
+    sink = open_sink(tmp_path)
     sink.send("t", b"a", key="dc")
     sink.send("t", b"b", key="dc")
     with monkeypatch.context() as patch:
@@ -238,7 +238,7 @@ def test_closing_on_a_full_disk_says_how_much_is_lost(tmp_path, monkeypatch):
 
 
 def test_a_log_that_was_emptied_under_a_sink_is_begun_anew_behind_what_was_there(tmp_path):
-    sink = LogSink(tmp_path)
+    sink = open_sink(tmp_path)
     write(sink, b"a", b"b")
     source, _ = open_source(tmp_path)
     assert len(source.poll()) == 2

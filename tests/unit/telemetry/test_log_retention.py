@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from opendt.telemetry.log import LogDirectory, LogSink
+from opendt.telemetry.log import LogDirectory
 from opendt.telemetry.source import Partition
-from tests.unit.telemetry.log_streams import Clock, open_source, read_all, segment_files, write
+from tests.unit.telemetry.log_streams import Clock, open_sink, open_source, read_all, segment_files, write
 
 T = Partition("t", 0)
 TOPOLOGY = "dc.topology"
@@ -18,7 +18,7 @@ TOPOLOGY = "dc.topology"
 
 def test_size_takes_whole_segments_from_the_oldest(tmp_path):
     directory = LogDirectory(tmp_path, segment_bytes=200, retention_bytes=500)
-    sink = LogSink(directory)
+    sink = open_sink(directory)
     for number in range(50):
         write(sink, b"%d" % number)
         sealed = segment_files(tmp_path)[:-1]
@@ -32,7 +32,7 @@ def test_size_takes_whole_segments_from_the_oldest(tmp_path):
 
 def test_age_takes_segments_whose_newest_record_is_too_old(tmp_path):
     clock = Clock(0)
-    sink = LogSink(LogDirectory(tmp_path, segment_bytes=180, retention_ms=1_000, clock=clock))
+    sink = open_sink(LogDirectory(tmp_path, segment_bytes=180, retention_ms=1_000, clock=clock))
     for number in range(8):
         clock.now = 100 * number
         write(sink, b"%d" % number)
@@ -47,7 +47,7 @@ def test_age_takes_segments_whose_newest_record_is_too_old(tmp_path):
 
 def test_a_quiet_topic_loses_old_records_at_the_next_one(tmp_path):
     clock = Clock(0)
-    sink = LogSink(LogDirectory(tmp_path, retention_ms=1_000, clock=clock))
+    sink = open_sink(LogDirectory(tmp_path, retention_ms=1_000, clock=clock))
     write(sink, b"old")
     clock.now = 900
     write(sink, b"newer")
@@ -61,7 +61,7 @@ def test_a_quiet_topic_loses_old_records_at_the_next_one(tmp_path):
 
 def test_the_segment_being_written_never_goes(tmp_path):
     clock = Clock(0)
-    sink = LogSink(LogDirectory(tmp_path, retention_ms=10, retention_bytes=1, clock=clock))
+    sink = open_sink(LogDirectory(tmp_path, retention_ms=10, retention_bytes=1, clock=clock))
     write(sink, b"a", timestamp_ms=-(10**12))
     clock.now = 10**12
     assert [record.value for record in read_all(tmp_path)] == [b"a"]
@@ -71,7 +71,7 @@ def test_the_segment_being_written_never_goes(tmp_path):
 
 def test_a_reader_that_comes_too_late_starts_at_the_oldest_and_is_told(tmp_path):
     directory = LogDirectory(tmp_path, segment_bytes=100, retention_bytes=100)
-    sink = LogSink(directory)
+    sink = open_sink(directory)
     for number in range(10):
         write(sink, b"%d" % number)
     oldest = directory.extent("t")[0]
@@ -83,7 +83,7 @@ def test_a_reader_that_comes_too_late_starts_at_the_oldest_and_is_told(tmp_path)
 
 
 def test_a_reader_without_an_offset_has_no_gap(tmp_path):
-    sink = LogSink(LogDirectory(tmp_path, segment_bytes=100, retention_bytes=100))
+    sink = open_sink(LogDirectory(tmp_path, segment_bytes=100, retention_bytes=100))
     for number in range(10):
         write(sink, b"%d" % number)
     source, _ = open_source(tmp_path)
@@ -92,7 +92,7 @@ def test_a_reader_without_an_offset_has_no_gap(tmp_path):
 
 
 def test_a_gap_is_logged_unless_told_otherwise(tmp_path, caplog):
-    sink = LogSink(LogDirectory(tmp_path, segment_bytes=100, retention_bytes=100))
+    sink = open_sink(LogDirectory(tmp_path, segment_bytes=100, retention_bytes=100))
     for number in range(10):
         write(sink, b"%d" % number)
     read_all(tmp_path, start=2)
@@ -100,7 +100,7 @@ def test_a_gap_is_logged_unless_told_otherwise(tmp_path, caplog):
 
 
 def test_a_reader_in_a_segment_that_goes_reads_it_to_its_end_and_is_then_told(tmp_path):
-    sink = LogSink(LogDirectory(tmp_path, segment_bytes=200, retention_bytes=200))
+    sink = open_sink(LogDirectory(tmp_path, segment_bytes=200, retention_bytes=200))
     write(sink, b"0")
     write(sink, b"1")
     gaps = []
@@ -127,31 +127,31 @@ def last_of_each(records):
 
 
 def test_a_compacted_topic_keeps_the_last_record_of_each_key(tmp_path):
-    sink = LogSink(LogDirectory(tmp_path, segment_bytes=300, retention_bytes=1))
+    sink = open_sink(LogDirectory(tmp_path, segment_bytes=300, retention_bytes=1))
     write(sink, b"only once", topic=TOPOLOGY, key="rare")
-    write_topologies(sink, 200)
+    write_topologies(sink, 60)
     records = read_all(tmp_path, TOPOLOGY)
     assert len(records) < 12
     assert {key: record.value for key, record in last_of_each(records).items()} == {
-        "rare": b"only once", "a": b"198", "b": b"199", "c": b"197"
+        "rare": b"only once", "a": b"57", "b": b"58", "c": b"59"
     }  # fmt: skip
     assert [record.offset for record in records] == sorted({record.offset for record in records})
-    assert last_of_each(records)["b"].offset == 200
+    assert last_of_each(records)["c"].offset == 60
     assert len(segment_files(tmp_path, TOPOLOGY)) == 2
 
 
 def test_a_tombstone_is_kept_as_the_last_word_on_its_key(tmp_path):
-    sink = LogSink(LogDirectory(tmp_path, segment_bytes=300))
+    sink = open_sink(LogDirectory(tmp_path, segment_bytes=300))
     write(sink, b"x", topic=TOPOLOGY, key="gone")
     write(sink, b"", topic=TOPOLOGY, key="gone")
     write_topologies(sink, 30)
     assert [record.value for record in read_all(tmp_path, TOPOLOGY) if record.key == "gone"] == [b""]
 
 
-@pytest.mark.parametrize("start", [0, 1, 7, 100, 150, 199, 200])
+@pytest.mark.parametrize("start", [0, 1, 7, 31, 50, 59, 60])
 def test_a_compacted_topic_is_read_from_any_offset_without_a_gap(tmp_path, start):
-    sink = LogSink(LogDirectory(tmp_path, segment_bytes=300))
-    write_topologies(sink, 200)
+    sink = open_sink(LogDirectory(tmp_path, segment_bytes=300))
+    write_topologies(sink, 60)
     every = read_all(tmp_path, TOPOLOGY)
     source, _ = open_source(tmp_path, [TOPOLOGY], {Partition(TOPOLOGY, 0): start})
     assert source.poll() == [record for record in every if record.offset >= start]
@@ -160,7 +160,7 @@ def test_a_compacted_topic_is_read_from_any_offset_without_a_gap(tmp_path, start
 
 @pytest.mark.parametrize("read_first", range(1, 12))
 def test_a_reader_in_the_middle_of_a_compaction_misses_no_last_record(tmp_path, read_first):
-    sink = LogSink(LogDirectory(tmp_path, segment_bytes=300))
+    sink = open_sink(LogDirectory(tmp_path, segment_bytes=300))
     write_topologies(sink, 11)
     source, _ = open_source(tmp_path, [TOPOLOGY])
     records = source.poll(read_first)
@@ -174,7 +174,7 @@ def test_a_reader_in_the_middle_of_a_compaction_misses_no_last_record(tmp_path, 
 
 def test_a_compaction_that_died_before_it_deleted_the_old_segments_is_finished_by_the_next(tmp_path):
     directory = LogDirectory(tmp_path, segment_bytes=300)
-    plain = LogSink(LogDirectory(tmp_path, segment_bytes=300, compacted=frozenset()))
+    plain = open_sink(LogDirectory(tmp_path, segment_bytes=300, compacted=frozenset()))
     write_topologies(plain, 20)
     old = segment_files(tmp_path, TOPOLOGY)[1:-1]
     assert len(old) >= 3
@@ -183,7 +183,7 @@ def test_a_compaction_that_died_before_it_deleted_the_old_segments_is_finished_b
     for path in old:
         shutil.copy(path, copies)
     expected = last_of_each(read_all(tmp_path, TOPOLOGY))
-    sink = LogSink(directory)
+    sink = open_sink(directory)
     while (copies / segment_files(tmp_path, TOPOLOGY)[1].name).exists():  # until it has been compacted
         write(sink, b"z", topic=TOPOLOGY, key="z")
     for path in old:
@@ -202,7 +202,7 @@ def test_what_cannot_be_tidied_stays_is_logged_and_holds_up_nobody(tmp_path, mon
         if Path(f"/proc/self/fd/{descriptor}").readlink().suffix == ".new":
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    sink = LogSink(LogDirectory(tmp_path, segment_bytes=300))
+    sink = open_sink(LogDirectory(tmp_path, segment_bytes=300))
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", refuse)
         write_topologies(sink, 20)
