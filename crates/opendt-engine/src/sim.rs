@@ -52,7 +52,8 @@ pub struct Simulation {
 pub(crate) struct Scratch {
     pub due: Vec<u32>,
     pub due_slots: Vec<(u64, u32)>,
-    pub next: Vec<crate::hosts::NextFragment>,
+    pub next: Vec<u32>,
+    pub ahead: Vec<crate::lone::ReadAhead>,
     pub demand: Vec<f64>,
     pub share: Vec<f64>,
     pub slots: Vec<u32>,

@@ -46,28 +46,34 @@ pub enum HostStatus {
 
 /// The moving part of a host, but for what every sample sums, which lies in arrays of its own.
 ///
-/// In this order in memory: what a lone task's next fragment touches comes first, within one cache line and a half.
+/// In this order in memory: what a lone task's next fragment touches comes first, and is one cache line.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[repr(C)]
+#[repr(C, align(64))]
 pub struct Host {
     pub class: u32,
     pub first_slot: u32,
     pub slot_count: u32,
-    /// The only task goes from fragment to fragment, and only its demand changes: see `Simulation::continue_lone_tasks`.
+    /// The only task goes from fragment to fragment, and only its demand changes: see `Simulation::stream_on`.
     pub streams: bool,
     /// Waits for a refresh in this instant.
     pub dirty: bool,
     pub status: HostStatus,
+    /// Some time is stolen or the GPU works: the meters of that run, too.
+    pub meters_all: bool,
     /// Capacity with throttling, MHz.
     pub capacity_mhz: f64,
     /// Factor on the dynamic power.
     pub dynamic_factor: f64,
     pub gpu_power_w: f64,
-    /// Shares of the CPU in use and stolen since the last change.
+    /// Share of the CPU in use since the last change.
     pub active_ratio: f64,
-    pub steal_ratio: f64,
-    /// Time in use and stolen up to the last change, ms of the whole CPU.
+    /// Time in use up to the last change, ms of the whole CPU.
     pub active_ms: f64,
+    pub ordinal: u32,
+    pub last_slot: u32,
+    // The second line begins here.
+    /// The same of the time stolen.
+    pub steal_ratio: f64,
     pub steal_ms: f64,
     pub gpu_demand_mhz: f64,
     pub gpu_usage_mhz: f64,
@@ -75,8 +81,6 @@ pub struct Host {
     pub gpu_steal_ms: f64,
     /// Frequency relative to the class's.
     pub speed_ratio: f64,
-    pub ordinal: u32,
-    pub last_slot: u32,
     /// First slot of the round-robin.
     pub rotation: u32,
     /// Next rotation, ms.
@@ -126,15 +130,13 @@ pub struct Fragment {
     pub overhead: bool,
 }
 
-/// A task on a host; in memory what every fragment touches comes first.
+/// A task on a host; in memory what every fragment touches comes first, and is one cache line.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[repr(C)]
+#[repr(C, align(64))]
 pub struct Slot {
-    pub chunk: u32,
     /// Next fragment in the chunk.
     pub cursor: u32,
     pub stop: u32,
-    pub host: u32,
     /// End of the present fragment, ms.
     pub deadline_ms: i64,
     /// Number of the setting of the deadline: equal deadlines are met in the order in which they were set.
@@ -146,9 +148,9 @@ pub struct Slot {
     /// Integrals of demand and supply, MHz ms.
     pub demanded_mhz_ms: f64,
     pub supplied_mhz_ms: f64,
-    pub gpu_mhz: f64,
-    pub gpu_supply_mhz: f64,
-    pub gpu_supplied_mhz_ms: f64,
+    // The second line begins here.
+    pub chunk: u32,
+    pub host: u32,
     pub live: u32,
     pub next: u32,
     pub previous: u32,
@@ -156,11 +158,13 @@ pub struct Slot {
     pub started: bool,
     /// The present fragment is overhead.
     pub overhead: bool,
+    pub gpu_mhz: f64,
+    pub gpu_supply_mhz: f64,
+    pub gpu_supplied_mhz_ms: f64,
     /// Work left at `since_ms` under a work-conserving policy, MHz ms.
     pub remaining_cpu: f64,
     pub remaining_gpu: f64,
-    /// Factor on durations.
-    pub slowdown: f64,
+    // And the third.
     /// Fragments that come before the cursor: transfers, snapshots, remainders.
     pub injected: Vec<Fragment>,
     /// Next snapshot, ms.
@@ -173,6 +177,9 @@ pub struct Slot {
     /// Host energy at which the task became alone on it, J.
     pub alone_since_j: f64,
 }
+
+// A fourth line would make forks slower, and put the first lines of all into a quarter of the cache.
+const _: () = assert!(size_of::<Host>() == 192 && size_of::<Slot>() == 192);
 
 /// State of a task that is in the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -154,7 +154,6 @@ impl Simulation {
             gpu_supply_mhz: 0.0,
             remaining_cpu: 0.0,
             remaining_gpu: 0.0,
-            slowdown: data.slowdown.get(task).copied().unwrap_or(1.0),
             injected,
             snapshot_ms: if interval > 0 { now + interval } else { NEVER },
             snapshot_interval_ms: interval,

@@ -1,0 +1,200 @@
+//! Lone tasks: the quick way from fragment to fragment of hosts with one task that gets what it asks for.
+//!
+//! This is nearly all that a long trace does, and most of its time is spent waiting for memory: a fragment's duration and
+//! demand lie in columns whose every task is pages away from the next, and a host's state in a few cache lines. So the
+//! next fragments of each such host are kept beside those of the others (`ReadAhead`), and hosts that are due together are
+//! changed in one pass, in the order in which the calendar gives them.
+
+use crate::meters::Meters;
+use crate::queue::{HostQueue, NEVER, Streaming};
+use crate::sim::{Scratch, Simulation};
+use crate::state::Slot;
+use crate::workload::{Usage, Workload};
+
+/// Fragments in two cache lines.
+const AHEAD: usize = 10;
+
+/// Before nothing: no workload has so many fragments.
+const NOWHERE: u32 = u32::MAX - AHEAD as u32;
+
+/// The next fragments of a lone task, copied from its workload.
+#[derive(Clone, Debug)]
+#[repr(C, align(64))]
+pub(crate) struct ReadAhead {
+    cpu_mhz: [f64; AHEAD],
+    duration_ms: [u32; AHEAD],
+    /// Where in the workload they are; `NOWHERE` when nothing was read.
+    first: u32,
+}
+
+impl Default for ReadAhead {
+    fn default() -> Self {
+        ReadAhead { cpu_mhz: [0.0; AHEAD], duration_ms: [0; AHEAD], first: NOWHERE }
+    }
+}
+
+impl ReadAhead {
+    /// Duration and demand of a fragment; read from the workload, with those that follow, unless they are here.
+    #[inline(always)]
+    fn at<'a>(&mut self, cursor: u32, data: impl FnOnce() -> &'a Workload) -> (u32, f64) {
+        if cursor.wrapping_sub(self.first) >= AHEAD as u32 {
+            self.read(data(), cursor);
+        }
+        // The minimum tells the compiler what holds anyway.
+        let position = (cursor.wrapping_sub(self.first) as usize).min(AHEAD - 1);
+        (self.duration_ms[position], self.cpu_mhz[position])
+    }
+
+    /// Copies fragments from `cursor` on and fetches the cache lines of those that come after them.
+    #[inline(never)]
+    fn read(&mut self, data: &Workload, cursor: u32) {
+        self.first = cursor;
+        let cursor = cursor as usize;
+        let durations = &data.fragment_duration_ms[cursor..];
+        for (to, &from) in self.duration_ms.iter_mut().zip(durations) {
+            *to = from;
+        }
+        match &data.fragment_cpu_mhz {
+            Usage::F32(values) => copy(&mut self.cpu_mhz, &values[cursor..]),
+            Usage::F64(values) => copy(&mut self.cpu_mhz, &values[cursor..]),
+        }
+        const LAST_OF_THE_NEXT: usize = 2 * AHEAD - 1;
+        if let Some(duration) = durations.get(LAST_OF_THE_NEXT) {
+            fetch(duration);
+            match &data.fragment_cpu_mhz {
+                Usage::F32(values) => fetch(&values[cursor + LAST_OF_THE_NEXT]),
+                Usage::F64(values) => fetch(&values[cursor + LAST_OF_THE_NEXT]),
+            }
+        }
+    }
+}
+
+fn copy<T: Copy + Into<f64>>(to: &mut [f64; AHEAD], from: &[T]) {
+    for (to, &from) in to.iter_mut().zip(from) {
+        *to = from.into();
+    }
+}
+
+impl Scratch {
+    #[inline(always)]
+    fn make_room_ahead(&mut self, hosts: usize) {
+        if self.ahead.len() < hosts {
+            self.ahead.resize_with(hosts, ReadAhead::default);
+        }
+    }
+}
+
+impl Simulation {
+    /// Whether all due hosts hold one task each that needs nothing but its next fragment, and are in the order in which
+    /// their deadlines were set; these fragments are in `scratch.next` then.
+    ///
+    /// For lone tasks in a list of the calendar that holds others, too; only where time is kept, not work.
+    #[inline(never)]
+    pub(crate) fn look_ahead(&mut self, now: i64, due: &[u32]) -> bool {
+        let Simulation { chunks, s, scratch, .. } = self;
+        scratch.make_room_ahead(s.hosts.len());
+        scratch.next.clear();
+        let mut last = 0;
+        for &host in due {
+            let state = &s.hosts[host as usize];
+            if !state.streams {
+                return false;
+            }
+            let slot = &s.slots[state.first_slot as usize];
+            if slot.deadline_ms != now || slot.cursor >= slot.stop || slot.deadline_sequence < last {
+                return false;
+            }
+            let data = || &*chunks[slot.chunk as usize].data;
+            if scratch.ahead[host as usize].at(slot.cursor, data).0 == 0 {
+                return false;
+            }
+            last = slot.deadline_sequence;
+            scratch.next.push(host);
+        }
+        true
+    }
+
+    /// Begins the next fragments of all hosts of a streaming list that are due.
+    #[inline]
+    pub(crate) fn stream_on(&mut self, now: i64, mut streaming: Streaming) {
+        self.begin_next(now, |calendar| calendar.next_streaming(&mut streaming));
+    }
+
+    /// Begins the next fragments of the hosts that `look_ahead` found.
+    pub(crate) fn continue_lone_tasks(&mut self, now: i64) {
+        let hosts = std::mem::take(&mut self.scratch.next);
+        let mut next = hosts.iter().copied();
+        self.begin_next(now, |_| next.next());
+        self.scratch.next = hosts;
+    }
+
+    /// Begins the next fragments of the hosts that are given one after another, in the order of their deadlines' settings.
+    ///
+    /// Does what `next_fragment` and `refresh_host` do, for the case that is nearly all of a trace, and leaves rates alone
+    /// where the demand stays what it was.
+    #[inline(always)]
+    fn begin_next(&mut self, now: i64, mut next: impl FnMut(&mut HostQueue) -> Option<u32>) {
+        let Simulation { model, chunks, s, scratch } = self;
+        let n = s.hosts.len();
+        scratch.make_room_ahead(n);
+        let (hosts, ahead) = (&mut s.hosts[..n], &mut scratch.ahead[..n]);
+        let mut meters = Meters {
+            power_w: &mut s.power_w[..n],
+            energy_j: &mut s.energy_j[..n],
+            since_ms: &mut s.since_ms[..n],
+            usage_mhz: &mut s.usage_mhz[..n],
+            demand_mhz: &mut s.demand_mhz[..n],
+        };
+        while let Some(index) = next(&mut s.calendar) {
+            let index = index as usize;
+            let (host, ahead) = (&mut hosts[index], &mut ahead[index]);
+            let slot = &mut s.slots[host.first_slot as usize];
+            let data = |slot: &Slot| &*chunks[slot.chunk as usize].data;
+            let (duration_ms, cpu_mhz) = ahead.at(slot.cursor, || data(slot));
+            s.deadline_sequence += 1;
+            slot.cursor += 1;
+            slot.deadline_ms = now + i64::from(duration_ms);
+            slot.deadline_sequence = s.deadline_sequence;
+            if cpu_mhz != slot.cpu_mhz {
+                slot.settle_cpu(now);
+                slot.cpu_mhz = cpu_mhz;
+                slot.cpu_supply_mhz = cpu_mhz.min(host.capacity_mhz);
+                meters.settle(index, host, now);
+                meters.set_lone_demand(index, host, &model.classes[host.class as usize], cpu_mhz);
+            }
+            // At the end of its last fragment, and before one that takes no time, a task needs more than the next demand.
+            let streams = slot.cursor < slot.stop && ahead.at(slot.cursor, || data(slot)).0 != 0;
+            s.calendar.set_again(index, slot.deadline_ms, streams);
+        }
+    }
+
+    /// Says whether a host may go the quick way from now on; the calendar has been told that it did not until now.
+    pub(crate) fn set_streams(&mut self, host: usize, streams: bool) {
+        self.s.hosts[host].streams = streams;
+        // It may be another task than the one whose fragments were read.
+        if let Some(ahead) = self.scratch.ahead.get_mut(host) {
+            ahead.first = NOWHERE;
+        }
+    }
+
+    /// Whether a host's only task needs nothing at the end of a fragment but the next demand.
+    pub(crate) fn is_plain(&self, host: usize, slot_index: u32) -> bool {
+        let state = &self.s.hosts[host];
+        let slot = &self.s.slots[slot_index as usize];
+        slot.started
+            && !slot.overhead
+            && slot.injected.is_empty()
+            && self.slowdown_of(slot_index) == 1.0
+            && slot.snapshot_ms == NEVER
+            && self.chunks[slot.chunk as usize].data.fragment_gpu_mhz.is_none()
+            && self.model.classes[state.class as usize].sharing_is_by_demand()
+            && state.power_limit_w == f64::INFINITY
+            && state.rotates_ms == NEVER
+    }
+}
+
+#[inline(always)]
+fn fetch<T>(_value: &T) {
+    #[cfg(target_arch = "x86_64")]
+    safe_arch::prefetch_t0(_value);
+}

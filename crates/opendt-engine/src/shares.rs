@@ -1,0 +1,265 @@
+//! What tasks on one host get: the sharing of CPU and GPU, limits of power, and when work ends.
+
+use crate::model::{GpuClass, HostClass};
+use crate::observe::Observer;
+use crate::queue::NEVER;
+use crate::sharing;
+use crate::sim::{Simulation, slot_owner};
+use crate::spec::{GpuOverhead, Sharing};
+use crate::state::{HostStatus, Slot};
+
+impl Simulation {
+    /// Divides anew where the interval of a round-robin is over, in order of the hosts.
+    pub(crate) fn rotate_due(&mut self, now: i64, due: &[u32]) {
+        let over = |host: &u32| self.s.hosts[*host as usize].rotates_ms <= now;
+        let mut rotating: Vec<u32> = due.iter().copied().filter(over).collect();
+        rotating.sort_unstable();
+        for host in rotating {
+            self.arm_rotation(host as usize);
+            self.mark_dirty(host as usize);
+        }
+    }
+
+    /// Sets the end of the interval of a round-robin.
+    fn arm_rotation(&mut self, host: usize) {
+        let now = self.s.now;
+        let class = self.s.hosts[host].class as usize;
+        let interval = match self.model.classes[class].group.cpu_sharing {
+            Sharing::BestEffort { update_interval_ms } => update_interval_ms.max(1),
+            _ => match self.model.classes[class].gpu.as_ref().map(|gpu| gpu.sharing) {
+                Some(Sharing::BestEffort { update_interval_ms }) => update_interval_ms.max(1),
+                _ => return,
+            },
+        };
+        self.s.hosts[host].rotates_ms = now + interval;
+    }
+
+    /// Recomputes shares, power and the next change of a host; tasks whose work is done on the way go on.
+    pub(crate) fn refresh_host<O: Observer>(&mut self, host: usize, observer: &mut O) {
+        loop {
+            self.flush_host(host);
+            let mut slots = std::mem::take(&mut self.scratch.slots);
+            slots.clear();
+            slots.extend(self.slots_of(host).map(|slot| slot as u32));
+            let again = self.share_host(host, &slots);
+            if again {
+                // A work-conserving fragment had less than a millisecond left: it ends now.
+                slots.retain(|&slot| self.s.slots[slot as usize].deadline_ms <= self.s.now);
+                for &slot in &slots {
+                    self.progress_slot(slot, observer);
+                }
+            }
+            self.scratch.slots = slots;
+            if !again {
+                return;
+            }
+        }
+    }
+
+    /// Shares, power and deadlines; true when a deadline has come already.
+    fn share_host(&mut self, host: usize, slots: &[u32]) -> bool {
+        let (mut demand, mut share) =
+            (std::mem::take(&mut self.scratch.demand), std::mem::take(&mut self.scratch.share));
+        let class_index = self.s.hosts[host].class as usize;
+        let sharing = self.model.classes[class_index].group.cpu_sharing;
+        if matches!(sharing, Sharing::BestEffort { .. }) || self.model.classes[class_index].gpu_is_best_effort() {
+            let state = &mut self.s.hosts[host];
+            if state.slot_count == 0 {
+                state.rotates_ms = NEVER;
+            } else if state.rotates_ms == NEVER {
+                self.arm_rotation(host);
+            }
+        }
+        let rotation = self.s.hosts[host].rotation;
+        let (mut cpu, mut gpu) = (Shared::default(), Shared::default());
+        let capacity = self.s.hosts[host].capacity_mhz;
+        if !slots.is_empty() {
+            demand.clear();
+            demand.extend(slots.iter().map(|&slot| self.s.slots[slot as usize].cpu_mhz));
+            let total: f64 = demand.iter().sum();
+            cpu.demand = sharing::demanded(sharing, capacity, total);
+            let limit = self.supply_limit_mhz(host);
+            cpu.usage = cpu.demand.min(limit);
+            share.resize(slots.len(), 0.0);
+            sharing::divide(sharing, limit, limit, rotation, &demand, &mut share[..slots.len()]);
+            self.give_cpu(slots, &share);
+        } else if let Sharing::EqualShare | Sharing::FixedShare { .. } = sharing {
+            // The reference's distributor keeps demanding once it had a task.
+            let state = &self.s.hosts[host];
+            if self.s.demand_mhz[host] > 0.0 && state.status == HostStatus::Up {
+                cpu.demand = self.s.demand_mhz[host];
+                cpu.usage = self.s.usage_mhz[host];
+            }
+        }
+        let mut gpu_power = 0.0;
+        if let Some(class) = &self.model.classes[class_index].gpu {
+            let class = class.clone();
+            demand.clear();
+            demand.extend(slots.iter().map(|&slot| self.s.slots[slot as usize].gpu_mhz));
+            gpu = gpu_shares(&class, rotation, &demand, &mut share);
+            gpu_power = gpu_power_w(&class, gpu.demand);
+            if !slots.is_empty() {
+                self.give_gpu(slots, &share);
+            }
+        }
+        // The round-robin begins one slot further on at each division of too little.
+        if cpu.demand > cpu.usage || gpu.demand > gpu.usage {
+            self.s.hosts[host].rotation = (rotation + 1) % slots.len().max(1) as u32;
+        }
+        self.scratch.demand = demand;
+        self.scratch.share = share;
+        self.set_rates(host, cpu, gpu, gpu_power);
+        self.set_deadlines(host, slots)
+    }
+
+    fn give_cpu(&mut self, slots: &[u32], share: &[f64]) {
+        let now = self.s.now;
+        for (&index, &supply) in slots.iter().zip(share) {
+            let slot = &mut self.s.slots[index as usize];
+            if slot.cpu_supply_mhz == supply {
+                continue;
+            }
+            slot.settle_work(now);
+            slot.cpu_supply_mhz = supply;
+        }
+    }
+
+    fn give_gpu(&mut self, slots: &[u32], share: &[f64]) {
+        let now = self.s.now;
+        for (&index, &supply) in slots.iter().zip(share) {
+            let slot = &mut self.s.slots[index as usize];
+            if slot.gpu_supply_mhz == supply {
+                continue;
+            }
+            slot.settle_work(now);
+            slot.gpu_supply_mhz = supply;
+        }
+    }
+
+    /// Sets when the slots and the host change next; true when one is due now.
+    fn set_deadlines(&mut self, host: usize, slots: &[u32]) -> bool {
+        let now = self.s.now;
+        let conserve = self.conserves_work();
+        let exact = self.s.conserve_work;
+        let mut next = self.s.hosts[host].rotates_ms;
+        let mut due = false;
+        for &index in slots {
+            let slot = &mut self.s.slots[index as usize];
+            if conserve && (slot.cpu_mhz > 0.0 || slot.gpu_mhz > 0.0) {
+                let end = end_of_work(slot, exact);
+                if end != slot.deadline_ms {
+                    slot.deadline_ms = end;
+                    self.s.deadline_sequence += 1;
+                    slot.deadline_sequence = self.s.deadline_sequence;
+                    if let Some(timers) = &mut self.s.timers {
+                        timers.set(slot_owner(index), end);
+                    }
+                }
+            }
+            due |= slot.deadline_ms <= now;
+            next = next.min(slot.deadline_ms).min(slot.snapshot_ms);
+        }
+        self.s.calendar.set(host, if due { NEVER } else { next });
+        self.set_streams(host, matches!(*slots, [slot] if self.is_plain(host, slot)));
+        due
+    }
+
+    /// What a host can give under its power limit, MHz.
+    fn supply_limit_mhz(&self, host: usize) -> f64 {
+        let state = &self.s.hosts[host];
+        if state.power_limit_w == f64::INFINITY {
+            return state.capacity_mhz;
+        }
+        let class = &self.model.classes[state.class as usize];
+        let limit = state.power_limit_w - state.gpu_power_w;
+        let at = |u: f64| class.cpu_power_w(u, state.dynamic_factor);
+        if at(1.0) <= limit {
+            return state.capacity_mhz;
+        }
+        // Largest utilisation whose power stays within the limit, on a curve that need not be monotone at its end.
+        let (mut low, mut high) = (0.0, 1.0);
+        for _ in 0..50 {
+            let middle = 0.5 * (low + high);
+            if at(middle) <= limit { low = middle } else { high = middle }
+        }
+        low * state.capacity_mhz
+    }
+}
+
+/// When the work of a slot ends: whole milliseconds, rounded down as in the reference of 2025, by the slower resource.
+fn end_of_work(slot: &Slot, exact: bool) -> i64 {
+    let end = |remaining: f64, supply: f64| {
+        if remaining <= 0.0 {
+            0
+        } else if supply <= 0.0 {
+            NEVER
+        } else {
+            let ms = remaining / supply;
+            // A what-if divides what it has just multiplied: the whole number it began with must come back.
+            let ms = if exact && (ms - ms.round()).abs() < 1e-9 * ms.max(1.0) { ms.round() } else { ms };
+            if ms >= 9e15 { NEVER } else { ms as i64 }
+        }
+    };
+    let cpu = if slot.cpu_mhz > 0.0 { end(slot.remaining_cpu, slot.cpu_supply_mhz) } else { 0 };
+    let gpu = if slot.gpu_mhz > 0.0 { end(slot.remaining_gpu, slot.gpu_supply_mhz) } else { 0 };
+    slot.since_ms.saturating_add(cpu.max(gpu))
+}
+
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Shared {
+    pub demand: f64,
+    pub usage: f64,
+}
+
+/// Divides the pooled GPUs of a host.
+fn gpu_shares(class: &GpuClass, rotation: u32, demand: &[f64], share: &mut Vec<f64>) -> Shared {
+    if demand.is_empty() {
+        return Shared::default();
+    }
+    let capacity = class.device_mhz * f64::from(class.count);
+    let total: f64 = demand.iter().sum();
+    let wanted = sharing::demanded(class.sharing, capacity, total);
+    let supply = overhead(class.overhead, wanted.min(capacity), demand.len());
+    share.clear();
+    share.resize(demand.len(), 0.0);
+    sharing::divide(class.sharing, overhead(class.overhead, capacity, demand.len()), supply, rotation, demand, share);
+    Shared { demand: wanted, usage: supply }
+}
+
+fn overhead(model: GpuOverhead, supply: f64, consumers: usize) -> f64 {
+    match model {
+        GpuOverhead::None => supply,
+        GpuOverhead::Constant { ratio } => supply * (1.0 - ratio),
+        GpuOverhead::ShareBased => supply / consumers.max(1) as f64,
+    }
+}
+
+/// Power of all devices of a host whose pooled demand is `demand` MHz.
+fn gpu_power_w(class: &GpuClass, demand: f64) -> f64 {
+    let count = f64::from(class.count);
+    match class.sharing {
+        // First-fit and best-effort fill device after device.
+        Sharing::FirstFit | Sharing::BestEffort { .. } => {
+            let mut left = demand;
+            let mut power = 0.0;
+            for _ in 0..class.count {
+                power += class.power.at((left / class.device_mhz).clamp(0.0, 1.0));
+                left = (left - class.device_mhz).max(0.0);
+            }
+            power
+        }
+        _ => count * class.power.at((demand / count / class.device_mhz).min(1.0)),
+    }
+}
+
+impl HostClass {
+    /// Whether a lone task gets what it demands up to the capacity.
+    #[inline]
+    pub(crate) fn sharing_is_by_demand(&self) -> bool {
+        matches!(self.group.cpu_sharing, Sharing::MaxMinFairness | Sharing::FirstFit)
+    }
+
+    fn gpu_is_best_effort(&self) -> bool {
+        self.gpu.as_ref().is_some_and(|gpu| matches!(gpu.sharing, Sharing::BestEffort { .. }))
+    }
+}
