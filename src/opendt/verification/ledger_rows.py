@@ -148,7 +148,7 @@ class DocumentRow:
     def __post_init__(self) -> None:
         _words(self, "id", "proposal_id")
         if not self.id:
-            raise ModelError("document: id", self.id, "a name")
+            raise ModelError("document: id", "nothing", "a name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,7 +390,7 @@ def datacenter_name(name: str) -> str:
         When it is empty or cannot be kept.
     """
     if not name:
-        raise ModelError("datacenter", name, "a name")
+        raise ModelError("datacenter", "nothing", "a name")
     return word("datacenter", name)
 
 
