@@ -40,6 +40,7 @@ SUMMARIES: Final = {
     "convert": "Convert workloads between formats.",
     "demo": "Run the closed loop over a week and write a report.",
     "config": "Show settings and where each came from.",
+    "topology": "List, compare and bring back versions of a topology.",
 }
 EXIT_CODES: Final = {
     EXIT_DONE: "done",
