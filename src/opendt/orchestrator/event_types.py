@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar, Final, Literal
 
 from opendt.model.errors import InputError, shown
+from opendt.orchestrator.settings_model import SECRET_NAME
 
 __all__ = [
     "EVENT_TYPES",
@@ -285,12 +286,17 @@ class LateRecord(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettingChanged(Event):
-    """A setting was changed on ``sys.config``."""
+    """A setting was changed on ``sys.config``; the value of a secret one is not in the event."""
 
     sentence = "{key} is now {value}"
 
     key: str
     value: str
+
+    def __post_init__(self) -> None:
+        """Hide what is secret: events are logged, kept and published."""
+        if SECRET_NAME.search(self.key):
+            object.__setattr__(self, "value", "(hidden)")
 
 
 # What befalls files.

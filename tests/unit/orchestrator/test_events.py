@@ -14,6 +14,7 @@ from opendt.orchestrator.event_types import (
     Drift,
     Event,
     LateRecord,
+    SettingChanged,
     SourceGap,
     Started,
     Stopped,
@@ -201,3 +202,9 @@ def test_words_tell_versions_and_moments():
     refused = TopologyRefused(datacenter="surf", file="t.json", reason="t.json: found -4", version=3)
     assert refused.words() == "surf: topology refused: t.json: found -4 (version 3 stays)"
     assert isinstance(refused, Event)
+
+
+def test_the_value_of_a_secret_setting_is_in_no_event():
+    changed = SettingChanged(key="openai.api_key", value="rosebud")
+    assert "rosebud" not in changed.words() + str(changed.as_dict()) + repr(changed)
+    assert SettingChanged(key="window_s", value="60").value == "60"
