@@ -122,15 +122,17 @@ def test_writers_take_turns_and_a_follower_sees_each_in_its_order(turns, segment
 def test_compaction_keeps_the_last_record_of_each_key_for_readers_wherever_they_are(keys, segment_bytes, readers):
     with tempfile.TemporaryDirectory() as folder:
         directory = LogDirectory(Path(folder), segment_bytes=segment_bytes, compacted=frozenset({"t"}))
-        sink = open_sink(directory)
+        sinks = [open_sink(directory), open_sink(directory)]
         sources = {start: open_source(folder, starts={("t", 0): 0}, group=str(start))[0] for start in readers}
         seen = {start: [] for start in sources}
         for offset, key in enumerate(keys):
+            sink = sinks[key % 2]
             send_all(sink, [(b"%d" % offset, f"key {key}", 0)])
             sink.flush()
             if offset in sources:
                 seen[offset] += sources[offset].poll(3)
-        sink.close()
+        for sink in sinks:
+            sink.close()
         expected = {f"key {key}": offset for offset, key in enumerate(keys)}
         for start, source in sources.items():
             while batch := source.poll():

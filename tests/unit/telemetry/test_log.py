@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -305,6 +306,21 @@ def test_processes_write_at_the_same_time_and_each_keeps_its_order(tmp_path):
     for name in ("a", "b", "c"):
         own = [record.value.decode() for record in records if record.key == name]
         assert own == [f"{name} {number}" for number in range(400)]
+
+
+def test_a_follower_beside_writing_processes_sees_only_whole_frames(tmp_path):
+    writers = [start_writer(tmp_path, name, 600) for name in ("a", "b")]
+    source, _ = open_source(tmp_path, wait=time.sleep)
+    deadline = time.monotonic() + 50
+    records = []
+    while len(records) < 1_200 and time.monotonic() < deadline:
+        records += source.poll(50, timeout_s=0.1)
+    for writer in writers:
+        writer.communicate(timeout=50)
+    assert [record.offset for record in records] == list(range(1_200))
+    for name in ("a", "b"):
+        own = [record.value.decode() for record in records if record.key == name]
+        assert own == [f"{name} {number}" for number in range(600)]
 
 
 @pytest.mark.parametrize("after", [0, 1, 50, 333])
