@@ -62,6 +62,29 @@ class FragmentRows:
         """Return the number of fragments."""
         return len(self.ids)
 
+    def part(self, begin: int, end: int) -> FragmentRows:
+        """Take the rows from `begin` to `end`."""
+        some = slice(begin, end)
+        gpu_mhz = None if self.gpu_mhz is None else self.gpu_mhz[some]
+        return FragmentRows(
+            self.ids[some], self.place[some], self.duration_ms[some], self.cpu_mhz[some], gpu_mhz, self.last[some]
+        )
+
+    @staticmethod
+    def join(pieces: Sequence[FragmentRows]) -> FragmentRows:
+        """Put pieces behind one another; those without demands of accelerators get zeros where others have some."""
+        gpu_mhz = None
+        if any(piece.gpu_mhz is not None for piece in pieces):
+            gpu_mhz = np.concatenate([np.zeros(len(p)) if p.gpu_mhz is None else p.gpu_mhz for p in pieces])
+        return FragmentRows(
+            list(chain.from_iterable(piece.ids for piece in pieces)),
+            np.concatenate([piece.place for piece in pieces]),
+            np.concatenate([piece.duration_ms for piece in pieces]),
+            np.concatenate([piece.cpu_mhz for piece in pieces]),
+            gpu_mhz,
+            np.concatenate([piece.last for piece in pieces]),
+        )
+
 
 def parts_rows(topic: str, columns: Sequence[dict[str, Any]]) -> tuple[FragmentRows, NDArray[np.int64]]:
     """Join the columns of `parts` messages and check them together.

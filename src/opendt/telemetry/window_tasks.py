@@ -1,0 +1,722 @@
+"""Tasks as far as windows know them: which are open, which of their fragments have come, which have been released.
+
+Fragments have places in their tasks, so a repeated one is known as such whatever message brings it. A fragment is *accepted* when
+all before it are, and *released* in the window in which it has ended and is known. What is accepted but not released is not part
+of the state that survives a restart: its records are read again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from dataclasses import astuple, dataclass, field
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+
+from opendt.telemetry.message_columns import FragmentRows
+from opendt.telemetry.messages import Task, TaskArrival, TaskId, encode_parts
+from opendt.telemetry.window_rows import Backlog, FragmentColumns
+from opendt.telemetry.window_tally import Where
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from opendt.telemetry.window_inbox import Batch, Grid, Inbox
+    from opendt.telemetry.window_tally import Tally
+
+__all__ = ["Open", "Released", "TaskBook"]
+
+_COLUMNS: Final = ("number", "count", "end_ms", "known_ms", "released", "released_end_ms", "final")
+_UNRELEASED: Final = -1
+_UNKNOWN: Final = -1
+
+
+class Sent(NamedTuple):
+    """Fragments that a record brought without saying their places."""
+
+    topic: str
+    partition: int
+    offset: int
+    first: int
+    length: int
+
+
+@dataclass(slots=True)
+class Open:
+    """What is kept of an open task beside its columns."""
+
+    arrival: TaskArrival
+    digest: str = ""
+    sent: list[Sent] = field(default_factory=list)
+
+
+class Finished(NamedTuple):
+    """What is kept of a task that is done, to know it when it comes again."""
+
+    end_ms: int
+    digest: str
+    number: int
+
+
+class Waiting(NamedTuple):
+    """A fragment whose task, or whose predecessor, has not come."""
+
+    inbox: Inbox
+    where: Where
+    time_ms: int
+    passed: int
+    ended: int
+    id: TaskId
+    place: int
+    duration_ms: int
+    cpu_mhz: float
+    gpu_mhz: float
+    last: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Released:
+    """What a window gets of tasks."""
+
+    tasks: tuple[TaskArrival, ...]
+    fragments: FragmentColumns
+    completed: tuple[TaskId, ...]
+
+
+def arrival_digest(arrival: TaskArrival) -> str:
+    """Short digest of what a task message says of the task, to tell a repetition from a contradiction."""
+    return hashlib.blake2b(repr(astuple(arrival)).encode(), digest_size=8).hexdigest()
+
+
+class TaskBook:
+    """All open tasks of a datacenter."""
+
+    def __init__(self, grid: Grid, memory_ms: int) -> None:
+        self.grid = grid
+        self.memory_ms = memory_ms
+        self.slots: dict[TaskId, int] = {}
+        self.open: list[Open | None] = []
+        self.finished: dict[TaskId, Finished] = {}
+        self.older: set[int] = set()
+        self.backlog = Backlog()
+        self.restored_window = -1
+        self._free: list[int] = []
+        self._next_number = 0
+        self._columns = {name: np.zeros(64, np.int64) for name in _COLUMNS}
+        self._arrivals: dict[int, list[tuple[int, str, int, int, int]]] = {}
+        self._closes: dict[int, list[tuple[int, TaskId]]] = {}
+        self._waiting: dict[TaskId, dict[int, Waiting]] = {}
+        self._fresh: dict[tuple[int, int], tuple[int, float, float, bool, int]] = {}
+        self._recent: deque[tuple[int, tuple[NDArray[Any], ...]]] = deque()
+
+    def column(self, name: str) -> NDArray[np.int64]:
+        """Give a column of numbers, one a slot."""
+        return self._columns[name]
+
+    # ---------------------------------------------------------------- what records say
+
+    def take(self, inbox: Inbox, ranges: list[tuple[Batch, int, int]], window: int, tally: Tally) -> None:
+        """Go through records of `dc.workload` up to the one that closes a window."""
+        if not self._take_regular(inbox, ranges, window, tally):
+            for batch, begin, end in ranges:
+                for i in range(begin, end):
+                    self._take_record(inbox, batch, i, window, tally)
+        self._flush_fresh()
+
+    def _take_record(self, inbox: Inbox, batch: Batch, i: int, window: int, tally: Tally) -> None:
+        item, where = batch.items[i], where_of(inbox, batch, i)
+        if isinstance(item, Task):
+            self.take_task(inbox, item, where, batch, i, window, tally)
+        elif batch.plain[i]:
+            self._take_rows(inbox, batch, i, i + 1, window, tally)
+
+    def _take_regular(self, inbox: Inbox, ranges: list[tuple[Batch, int, int]], window: int, tally: Tally) -> bool:
+        """Go through records among which nothing is out of the ordinary; False, and nothing done, when something is.
+
+        Then all tasks are new, so it is the same to go through them first and through all fragments at once afterwards.
+        """
+        if self._waiting:
+            return False
+        tasks: list[tuple[Batch, int]] = []
+        ids: set[TaskId] = set()
+        for batch, begin, end in ranges:
+            if batch.records[begin].offset < inbox.recover_below:
+                return False
+            for i in (np.flatnonzero(~batch.plain[begin:end]) + begin).tolist():
+                if isinstance(batch.items[i], Task):
+                    task_id = batch.items[i].task.id
+                    if task_id in self.slots or task_id in self.finished or task_id in ids:
+                        return False
+                    ids.add(task_id)
+                    tasks.append((batch, i))
+        for batch, i in tasks:
+            self.take_task(inbox, batch.items[i], where_of(inbox, batch, i), batch, i, window, tally)
+        for batch, begin, end in ranges:
+            if self._waiting or not self._accept_all(inbox, batch, begin, end, window, tally):
+                self._take_rows(inbox, batch, begin, end, window, tally)
+        return True
+
+    def take_task(
+        self,
+        inbox: Inbox,
+        item: Task,
+        where: Where,
+        batch: Batch,
+        i: int,
+        window: int,
+        tally: Tally,
+        *,
+        older: bool = False,
+    ) -> None:
+        """Register a task, or take further fragments of one that is known."""
+        slot = self.slots.get(item.task.id)
+        value = batch.records[i].value
+        end_ms = self.grid.end_ms(window)
+        if slot is not None:
+            self._take_again(inbox, slot, item, where, batch, i, window, tally)
+            return
+        finished = self.finished.get(item.task.id)
+        if finished is not None:
+            if finished.digest == arrival_digest(item.task):
+                tally.count("duplicate", where)
+            else:
+                why = f"task {item.task.id} is done and came with other values before"
+                tally.refuse(where, "conflict", why, value, end_ms)
+            return
+        submission_ms = item.task.submission_ms
+        if submission_ms < self.grid.origin_ms:
+            why = (
+                f"task {item.task.id} was submitted at {submission_ms}, before the first window ({self.grid.origin_ms})"
+            )
+            tally.refuse(where, "late", why, value, end_ms)
+            return
+        target = int(self.grid.window_of(submission_ms))
+        passed = self._passed(where, batch, i)
+        if target <= passed:
+            why = f"task {item.task.id} belongs to window {target}, window {passed} has been passed"
+            tally.refuse(where, "late", why, value, end_ms)
+            return
+        if target <= int(self.grid.ended_by(batch.before_ms[i])):
+            tally.count("merged", where)
+        slot = self._register(item.task, older)
+        self._arrivals.setdefault(target, []).append(
+            (submission_ms, where.partition.topic, where.partition.number, where.offset, slot)
+        )
+        inbox.hold(where.offset, target)
+        if len(item.duration_ms):
+            self._append(inbox, slot, item, item.first_fragment or 0, where, batch, i, window, tally)
+        elif item.complete:
+            self._close(inbox, slot, target, where)
+        self._attach(item.task.id, window, tally)
+
+    def _take_again(
+        self, inbox: Inbox, slot: int, item: Task, where: Where, batch: Batch, i: int, window: int, tally: Tally
+    ) -> None:
+        state = self._of(slot)
+        value = batch.records[i].value
+        column = self._columns
+        if where.is_old and column["number"][slot] >= 0:
+            self._recover(inbox, slot, item, where, batch, i, window, tally)
+            return
+        if item.task != state.arrival:
+            why = f"task {item.task.id} came with other values before: {_difference(state.arrival, item.task)}"
+            tally.refuse(where, "conflict", why, value, self.grid.end_ms(window))
+            return
+        is_final = column["final"][slot] >= 0
+        if not len(item.duration_ms):
+            if item.complete and not is_final:
+                target = max(int(self.grid.window_of(column["known_ms"][slot])), window)
+                target = max(target, int(self.grid.window_of(item.timestamp_ms)))
+                self._close(inbox, slot, target, where)
+            else:
+                tally.count("duplicate", where)
+            return
+        if state.digest == _digest(value):
+            tally.count("duplicate", where)
+            return
+        first = item.first_fragment
+        if first is None:
+            first = 0 if is_final else int(column["count"][slot])
+        self._append(inbox, slot, item, first, where, batch, i, window, tally)
+
+    def _recover(
+        self, inbox: Inbox, slot: int, item: Task, where: Where, batch: Batch, i: int, window: int, tally: Tally
+    ) -> None:
+        """Take again, after a restart, what a record has for windows to come."""
+        place = (*where.partition, where.offset)
+        for sent in self._of(slot).sent:
+            if sent[:3] == place:
+                self._append(inbox, slot, item, sent.first, where, batch, i, window, tally)
+                return
+        if item.complete and not len(item.duration_ms):
+            target = int(self.grid.window_of(item.timestamp_ms))
+            if target > self.restored_window:
+                self._close(inbox, slot, target, where)
+
+    def _close(self, inbox: Inbox, slot: int, target: int, where: Where) -> None:
+        self._columns["final"][slot] = self._columns["count"][slot]
+        self._closes.setdefault(target, []).append((slot, self._of(slot).arrival.id))
+        inbox.hold(where.offset, target)
+
+    def _append(
+        self,
+        inbox: Inbox,
+        slot: int,
+        item: Task,
+        first: int,
+        where: Where,
+        batch: Batch,
+        i: int,
+        window: int,
+        tally: Tally,
+    ) -> None:
+        """Take the fragments inside a task message."""
+        state, column = self._of(slot), self._columns
+        count = len(item.duration_ms)
+        place = (*where.partition, where.offset)
+        if not (where.is_old and column["number"][slot] >= 0):
+            state.digest = _digest(batch.records[i].value)
+            released = int(column["released"][slot])
+            state.sent = [sent for sent in state.sent if sent.first + sent.length > released]
+            state.sent.append(Sent(*place, first, count))
+        known = int(column["count"][slot])
+        skipped = min(max(known - first, 0), count) if where.is_old else 0
+        duration_ms, cpu_mhz = item.duration_ms[skipped:], item.cpu_mhz[skipped:]
+        gpu_mhz = np.zeros(len(cpu_mhz)) if item.gpu_mhz is None else item.gpu_mhz[skipped:]
+        if not len(duration_ms):
+            return
+        last = np.zeros(len(duration_ms), np.bool_)
+        last[-1] = item.complete
+        index = np.arange(first + skipped, first + count)
+        nominal_ms = column["end_ms"][slot] + np.cumsum(duration_ms)
+        known_ms = np.maximum(np.maximum(nominal_ms, item.timestamp_ms), column["known_ms"][slot])
+        windows = self.grid.window_of(known_ms)
+        passed = self._passed(where, batch, i)
+        ended = int(self.grid.ended_by(batch.before_ms[i]))
+        regular = index[0] == known and column["final"][slot] < 0 and state.arrival.id not in self._waiting
+        if regular and not (windows <= passed).any():
+            tally.count("merged", where, int((windows <= ended).sum()))
+            column["count"][slot] += len(index)
+            column["end_ms"][slot], column["known_ms"][slot] = nominal_ms[-1], known_ms[-1]
+            if item.complete:
+                column["final"][slot] = column["count"][slot]
+            rows = (np.full(len(index), slot), index, duration_ms, cpu_mhz, gpu_mhz, last)
+            self.backlog.add(windows, rows)
+            inbox.hold(where.offset, int(windows[-1]))
+            return
+        columns = (index, duration_ms, cpu_mhz, gpu_mhz, last)
+        for row in zip(*(c.tolist() for c in columns), strict=True):
+            self._take_row(
+                Waiting(inbox, where, item.timestamp_ms, passed, ended, state.arrival.id, *row), window, tally
+            )
+
+    def _accept_all(self, inbox: Inbox, batch: Batch, begin: int, end: int, window: int, tally: Tally) -> bool:
+        """Accept the fragments of many records at once; False, and nothing done, when any of them is out of the ordinary."""
+        low, high = int(batch.border[begin]), int(batch.border[end])
+        if low == high or batch.rows is None:
+            return True
+        rows, column, grid = batch.rows, self._columns, self.grid
+        count = high - low
+        slots = np.fromiter(map(self.slots.get, rows.ids[low:high], repeat(_UNKNOWN)), np.int64, count)
+        if slots.min() < 0:
+            return False
+        order = np.argsort(slots, kind="stable")
+        slot = slots[order]
+        start = np.flatnonzero(np.concatenate(([True], slot[1:] != slot[:-1])))
+        lengths = np.diff(np.concatenate((start, [count])))
+        stop = start + lengths - 1
+        group = slot[start]
+        places, last = rows.place[low:high][order], rows.last[low:high][order]
+        inner = last.copy()
+        inner[stop] = False
+        expected = np.arange(count) + np.repeat(column["count"][group] - start, lengths)
+        if inner.any() or (column["final"][group] >= 0).any() or not np.array_equal(places, expected):
+            return False
+        if self.older and not self.older.isdisjoint(group.tolist()):
+            return False
+        duration_ms = rows.duration_ms[low:high][order]
+        total = np.cumsum(duration_ms)
+        nominal_ms = total + np.repeat(column["end_ms"][group] - total[start] + duration_ms[start], lengths)
+        records = np.diff(batch.border[begin : end + 1])
+        time_ms = np.repeat(batch.times_ms[begin:end], records)[order]
+        known_ms = np.maximum(time_ms, nominal_ms)
+        falls = known_ms[1:] < known_ms[:-1]
+        falls[start[1:] - 1] = False
+        if falls.any() or (known_ms[start] < column["known_ms"][group]).any():
+            return False
+        before_ms = np.repeat(batch.before_ms[begin:end], records)[order]
+        windows = grid.window_of(known_ms)
+        if (windows <= grid.passed_by(before_ms)).any():
+            return False
+        tally.counts["merged"] += int((windows <= grid.ended_by(before_ms)).sum())
+        column["count"][group] += lengths
+        column["end_ms"][group], column["known_ms"][group] = nominal_ms[stop], known_ms[stop]
+        done = group[last[stop]]
+        column["final"][done] = column["count"][done]
+        gpu_mhz = np.zeros(count) if rows.gpu_mhz is None else rows.gpu_mhz[low:high][order]
+        self.backlog.add(windows, (slot, places, duration_ms, rows.cpu_mhz[low:high][order], gpu_mhz, last))
+        _hold_rows(inbox, np.repeat(batch.offsets[begin:end], records)[order], windows, window)
+        return True
+
+    def _take_rows(self, inbox: Inbox, batch: Batch, begin: int, end: int, window: int, tally: Tally) -> None:
+        """Take the fragments of records one by one."""
+        rows = batch.rows
+        if rows is None:
+            return
+        for i in range(begin, end):
+            where = where_of(inbox, batch, i)
+            passed, ended = self._passed(where, batch, i), int(self.grid.ended_by(batch.before_ms[i]))
+            low, high = int(batch.border[i]), int(batch.border[i + 1])
+            part = rows.part(low, high)
+            gpu_mhz = [0.0] * (high - low) if part.gpu_mhz is None else part.gpu_mhz.tolist()
+            columns = (
+                part.place.tolist(),
+                part.duration_ms.tolist(),
+                part.cpu_mhz.tolist(),
+                gpu_mhz,
+                part.last.tolist(),
+            )
+            for task_id, *row in zip(part.ids, *columns, strict=True):
+                one = Waiting(inbox, where, int(batch.times_ms[i]), passed, ended, task_id, *row)
+                self._take_row(one, window, tally)
+
+    def _take_row(self, row: Waiting, window: int, tally: Tally) -> None:
+        """Take one fragment: accept it, let it wait, count it as a repetition or refuse it."""
+        slot = self.slots.get(row.id)
+        column = self._columns
+        if slot is None:
+            finished = self.finished.get(row.id)
+            if finished is None:
+                self._wait(row, window, tally)
+            elif not row.where.is_old:
+                self._repeated(row, self._recent_content(finished.number, row.place), window, tally)
+            return
+        if slot in self.older:
+            self._refuse_row(
+                row, "conflict", f"task {row.id} gets its fragments on the older pair of topics", window, tally
+            )
+            return
+        count, final = int(column["count"][slot]), int(column["final"][slot])
+        if row.place < count:
+            if not row.where.is_old:
+                self._repeated(row, self._content(slot, row.place), window, tally)
+        elif final >= 0:
+            why = f"fragment {row.place} of task {row.id}, whose last was fragment {final - 1}"
+            self._refuse_row(row, "conflict", why, window, tally)
+        elif row.place > count:
+            self._wait(row, window, tally)
+        elif self._accept(slot, row, window, tally):
+            self._attach(row.id, window, tally)
+
+    def _accept(self, slot: int, row: Waiting, window: int, tally: Tally) -> bool:
+        column = self._columns
+        nominal_ms = int(column["end_ms"][slot]) + row.duration_ms
+        known_ms = max(row.time_ms, nominal_ms, int(column["known_ms"][slot]))
+        target = int(self.grid.window_of(known_ms))
+        if target <= row.passed:
+            why = (
+                f"fragment {row.place} of task {row.id} belongs to window {target}, window {row.passed} has been passed"
+            )
+            self._refuse_row(row, "late", why, window, tally)
+            return False
+        if target <= row.ended:
+            tally.count("merged", row.where)
+        column["count"][slot], column["end_ms"][slot], column["known_ms"][slot] = row.place + 1, nominal_ms, known_ms
+        if row.last:
+            column["final"][slot] = row.place + 1
+        self._fresh[slot, row.place] = (row.duration_ms, row.cpu_mhz, row.gpu_mhz, row.last, target)
+        row.inbox.hold(row.where.offset, target)
+        return True
+
+    def _wait(self, row: Waiting, window: int, tally: Tally) -> None:
+        others = self._waiting.setdefault(row.id, {})
+        if row.place in others:
+            other = others[row.place]
+            self._repeated(row, (other.duration_ms, other.cpu_mhz, other.gpu_mhz), window, tally)
+        elif row.where.is_old and int(self.grid.window_of(row.time_ms)) <= self.restored_window:
+            if not others:
+                del self._waiting[row.id]
+        else:
+            others[row.place] = row
+            row.inbox.hold(row.where.offset, int(self.grid.window_of(row.time_ms)))
+
+    def _attach(self, task_id: TaskId, window: int, tally: Tally) -> None:
+        """Take fragments that waited for what has come now."""
+        slot = self.slots.get(task_id)
+        while slot is not None and (others := self._waiting.get(task_id)):
+            count, final = int(self._columns["count"][slot]), int(self._columns["final"][slot])
+            ready = [index for index in others if index <= count or final >= 0]
+            if not ready:
+                return
+            row = others.pop(min(ready))
+            if not others:
+                del self._waiting[task_id]
+            self._take_row(row, window, tally)
+
+    def settle(self, window: int, tally: Tally) -> None:
+        """End the waiting of what belongs to this window: a missing predecessor is given up, an unknown task refused."""
+        for task_id in list(self._waiting):
+            while (others := self._waiting.get(task_id)) is not None:
+                due = [i for i, row in others.items() if int(self.grid.window_of(row.time_ms)) <= window]
+                if not due:
+                    break
+                row = others.pop(min(others) if task_id in self.slots else min(due))
+                if not others:
+                    del self._waiting[task_id]
+                slot = self.slots.get(task_id)
+                if slot is None:
+                    why = f"fragment {row.place} of task {task_id}, of which nothing is known"
+                    self._refuse_row(row, "unknown", why, window, tally)
+                else:
+                    self._columns["count"][slot] = max(self._columns["count"][slot], row.place)
+                    self._take_row(row, window, tally)
+        self._flush_fresh()
+
+    def _repeated(self, row: Waiting, content: tuple[Any, ...] | None, window: int, tally: Tally) -> None:
+        if content is None or content == (row.duration_ms, row.cpu_mhz, row.gpu_mhz):
+            tally.count("duplicate", row.where)
+        else:
+            why = f"fragment {row.place} of task {row.id} came as {content[0]} ms at {content[1]:g} MHz before"
+            self._refuse_row(row, "conflict", why, window, tally)
+
+    def _refuse_row(self, row: Waiting, word: str, why: str, window: int, tally: Tally) -> None:
+        rows = FragmentRows(
+            [row.id],
+            np.array([row.place]),
+            np.array([row.duration_ms]),
+            np.array([row.cpu_mhz]),
+            np.array([row.gpu_mhz]) if row.gpu_mhz else None,
+            np.array([row.last]),
+        )
+        tally.refuse(row.where, word, why, encode_parts(row.time_ms, rows), self.grid.end_ms(window))
+
+    def _passed(self, where: Where, batch: Batch, i: int) -> int:
+        """Greatest window that may take nothing more from this record's stream."""
+        return self.restored_window if where.is_old else int(self.grid.passed_by(batch.before_ms[i]))
+
+    # ---------------------------------------------------------------- what is known
+
+    def _of(self, slot: int) -> Open:
+        state = self.open[slot]
+        assert state is not None
+        return state
+
+    def _register(self, arrival: TaskArrival, older: bool) -> int:
+        slot = self._free.pop() if self._free else len(self.open)
+        if slot == len(self.open):
+            self.open.append(None)
+            if slot >= len(self._columns["number"]):
+                self._columns = {name: np.concatenate((c, np.zeros_like(c))) for name, c in self._columns.items()}
+        self.open[slot] = Open(arrival)
+        if older:
+            self.older.add(slot)
+        self.slots[arrival.id] = slot
+        values = (_UNRELEASED, 0, arrival.submission_ms, arrival.submission_ms, 0, arrival.submission_ms, -1)
+        for name, value in zip(_COLUMNS, values, strict=True):
+            self._columns[name][slot] = value
+        return slot
+
+    def _flush_fresh(self) -> None:
+        """Put fragments that were accepted one by one where the others are."""
+        if not self._fresh:
+            return
+        keys, rows = list(self._fresh), list(self._fresh.values())
+        self._fresh.clear()
+        self.backlog.add(
+            np.array([row[4] for row in rows], np.int64),
+            (
+                np.array([slot for slot, _ in keys], np.int64),
+                np.array([index for _, index in keys], np.int64),
+                np.array([row[0] for row in rows], np.int64),
+                np.array([row[1] for row in rows], np.float64),
+                np.array([row[2] for row in rows], np.float64),
+                np.array([row[3] for row in rows], np.bool_),
+            ),
+        )
+
+    def _content(self, slot: int, index: int) -> tuple[Any, ...] | None:
+        """Length and demands of a known fragment; None when it was released so long ago that they are forgotten."""
+        fresh = self._fresh.get((slot, index))
+        if fresh is not None:
+            return fresh[:3]
+        for piece in self.backlog.pieces():
+            found = _found(piece, slot, index)
+            if found is not None:
+                return found
+        return self._recent_content(int(self._columns["number"][slot]), index)
+
+    def _recent_content(self, number: int, index: int) -> tuple[Any, ...] | None:
+        for _, piece in self._recent:
+            found = _found(piece, number, index)
+            if found is not None:
+                return found
+        return None
+
+    # ---------------------------------------------------------------- what windows get
+
+    def release(self, window: int, older: Any = None) -> Released:
+        """Give what belongs to a window, whose records have all been taken.
+
+        Parameters
+        ----------
+        window : int
+            Number of the window.
+        older : callable, optional
+            Gives the rows of the older pair, when the tasks of the window have their numbers.
+        """
+        arrivals = sorted(self._arrivals.pop(window, []))
+        tasks = tuple(self._of(slot).arrival for *_, slot in arrivals)
+        for *_, slot in arrivals:
+            self._columns["number"][slot] = self._next_number
+            self._next_number += 1
+        pieces = self.backlog.take(window)
+        silent: list[int] = []
+        if older is not None:
+            piece, silent = older()
+            pieces.append(piece)
+        fragments, done = self._grouped(pieces, window)
+        completed = []
+        for slot, task_id in self._closes.pop(window, []):
+            if self.slots.get(task_id) == slot:
+                completed.append((int(self._columns["number"][slot]), slot))
+        completed += [(int(self._columns["number"][slot]), slot) for slot in silent]
+        completed.sort()
+        ids = tuple(self._of(slot).arrival.id for _, slot in completed)
+        end_ms = self.grid.end_ms(window)
+        for slot in (*done, *(slot for _, slot in completed)):
+            self._finish(slot, end_ms)
+        self._forget(end_ms)
+        return Released(tasks, fragments, ids)
+
+    def _grouped(self, pieces: list[tuple[NDArray[Any], ...]], window: int) -> tuple[FragmentColumns, list[int]]:
+        """Put rows in the order of tasks and places, note them as released; gives also the slots of tasks that are done."""
+        pieces = [piece for piece in pieces if len(piece[0])]
+        if not pieces:
+            none = np.zeros(0, np.int64)
+            return FragmentColumns((), np.zeros(1, np.int64), none, none, np.zeros(0), None, np.zeros(0, np.bool_)), []
+        slot, place, duration_ms, cpu_mhz, gpu_mhz, last = (
+            np.concatenate(column) for column in zip(*pieces, strict=True)
+        )
+        number = self._columns["number"][slot]
+        order = np.lexsort((place, number))
+        slot, place, duration_ms, cpu_mhz = slot[order], place[order], duration_ms[order], cpu_mhz[order]
+        gpu_mhz, last, number = gpu_mhz[order], last[order], number[order]
+        start = np.flatnonzero(np.concatenate(([True], slot[1:] != slot[:-1])))
+        group = slot[start]
+        offset = np.concatenate((start, [len(slot)]))
+        self._columns["released"][group] = place[offset[1:] - 1] + 1
+        self._columns["released_end_ms"][group] += np.add.reduceat(duration_ms, start)
+        self._recent.append((window, (number, place, duration_ms, cpu_mhz, gpu_mhz)))
+        ids = tuple(self._of(one).arrival.id for one in group.tolist())
+        gpu = gpu_mhz if gpu_mhz.any() else None
+        return FragmentColumns(ids, offset, place[start], duration_ms, cpu_mhz, gpu, last), slot[last].tolist()
+
+    def _finish(self, slot: int, end_ms: int) -> None:
+        arrival = self._of(slot).arrival
+        self.finished[arrival.id] = Finished(end_ms, arrival_digest(arrival), int(self._columns["number"][slot]))
+        del self.slots[arrival.id]
+        self.open[slot] = None
+        self.older.discard(slot)
+        self._free.append(slot)
+
+    def _forget(self, end_ms: int) -> None:
+        """Forget what is so old that nobody will repeat it."""
+        while self.finished:
+            oldest = next(iter(self.finished))
+            if self.finished[oldest].end_ms > end_ms - self.memory_ms:
+                break
+            del self.finished[oldest]
+        kept_ms = self.grid.lateness_ms + self.grid.window_ms
+        while self._recent and self.grid.end_ms(self._recent[0][0]) <= end_ms - kept_ms:
+            self._recent.popleft()
+
+    # ---------------------------------------------------------------- what survives a restart
+
+    def state(self) -> dict[str, Any]:
+        """Give what must survive: released tasks that are open, what was released of them, and the memory of the rest."""
+        column = {name: values.tolist() for name, values in self._columns.items()}
+        tasks = []
+        for slot, state in enumerate(self.open):
+            if state is None or column["number"][slot] < 0:
+                continue
+            released = column["released"][slot]
+            tasks.append(
+                {
+                    "task": list(astuple(state.arrival)),
+                    "is_older": slot in self.older,
+                    "digest": state.digest,
+                    "sent": [list(sent) for sent in state.sent if sent.first + sent.length > released],
+                    "number": column["number"][slot],
+                    "released": released,
+                    "released_end_ms": column["released_end_ms"][slot],
+                    "known_ms": column["known_ms" if slot in self.older else "released_end_ms"][slot],
+                }
+            )
+        return {
+            "next_number": self._next_number,
+            "tasks": sorted(tasks, key=lambda task: int(task["number"])),
+            "finished": [[task_id, *kept] for task_id, kept in self.finished.items()],
+            "recent": [[window, *(values.tolist() for values in piece)] for window, piece in self._recent],
+        }
+
+    def restore(self, state: dict[str, Any], window: int) -> None:
+        """Continue from a state; `window` is the last that was closed."""
+        self.restored_window = window
+        self._next_number = state["next_number"]
+        for one in state["tasks"]:
+            *fields, parents = one["task"]
+            arrival: TaskArrival = TaskArrival(*[*fields, tuple(parents)])
+            slot = self._register(arrival, one["is_older"])
+            self._of(slot).digest = one["digest"]
+            self._of(slot).sent = [Sent(*sent) for sent in one["sent"]]
+            released, end_ms = one["released"], one["released_end_ms"]
+            values = (one["number"], released, end_ms, one["known_ms"], released, end_ms, -1)
+            for name, value in zip(_COLUMNS, values, strict=True):
+                self._columns[name][slot] = value
+        self.finished = {task_id: Finished(*kept) for task_id, *kept in state["finished"]}
+        kinds = (np.int64, np.int64, np.int64, np.float64, np.float64)
+        for number, *piece in state["recent"]:
+            columns = tuple(np.array(values, kind) for values, kind in zip(piece, kinds, strict=True))
+            self._recent.append((number, columns))
+
+
+def where_of(inbox: Inbox, batch: Batch, i: int) -> Where:
+    """Where a record lies."""
+    record = batch.records[i]
+    return Where(inbox.partition, record.offset, record.key, record.offset < inbox.recover_below)
+
+
+def _found(piece: tuple[NDArray[Any], ...], task: int, place: int) -> tuple[Any, ...] | None:
+    """Look a fragment up among rows."""
+    rows = np.flatnonzero((piece[0] == task) & (piece[1] == place))
+    if not len(rows):
+        return None
+    row = int(rows[-1])
+    return int(piece[2][row]), float(piece[3][row]), float(piece[4][row])
+
+
+def _hold_rows(inbox: Inbox, offsets: NDArray[np.int64], windows: NDArray[np.int64], window: int) -> None:
+    """Note which records have fragments for windows to come, and for which at last."""
+    later = windows > window
+    if not later.any():
+        return
+    offsets, windows = offsets[later], windows[later]
+    order = np.argsort(offsets, kind="stable")
+    offsets, windows = offsets[order], windows[order]
+    start = np.flatnonzero(np.concatenate(([True], offsets[1:] != offsets[:-1])))
+    latest = np.maximum.reduceat(windows, start)
+    for offset, last in zip(offsets[start].tolist(), latest.tolist(), strict=True):
+        inbox.hold(offset, last)
+
+
+def _digest(value: bytes) -> str:
+    return hashlib.blake2b(value, digest_size=8).hexdigest()
+
+
+def _difference(one: TaskArrival, other: TaskArrival) -> str:
+    """Say the first thing in which two tasks differ."""
+    names = TaskArrival.__dataclass_fields__
+    name = next(name for name in names if getattr(one, name) != getattr(other, name))
+    return f"{name} is {getattr(other, name)!r} and was {getattr(one, name)!r}"
