@@ -14,8 +14,8 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from opendt.orchestrator.controller import OpenDTOrchestrator
     from opendt.orchestrator.environment import Environment
+    from opendt.orchestrator.rehearsal import Rehearsal
 
 
 @click.command()
@@ -52,9 +52,9 @@ def command(
     """
     started = time.perf_counter()
     with _environment(trace, seed) as environment:
-        orchestrator = _orchestrator(environment, slo_file, seed)
-        kept = _run(orchestrator, hours, quiet)
-    summary = _write(orchestrator, output, time.perf_counter() - started)
+        rehearsal = _rehearsal(environment, slo_file, seed)
+        kept = _run(rehearsal, hours, quiet)
+    summary = _write(rehearsal, output, time.perf_counter() - started)
     if as_json:
         click.echo(json.dumps(summary, indent=2))
     elif not quiet:
@@ -79,33 +79,34 @@ def _environment(trace: Path | None, seed: int) -> Iterator[Environment]:
         yield replay(week)
 
 
-def _orchestrator(environment: Environment, slo_file: Path | None, seed: int) -> OpenDTOrchestrator:
+def _rehearsal(environment: Environment, slo_file: Path | None, seed: int) -> Rehearsal:
     from opendt.model.slo import read_slo
-    from opendt.orchestrator.controller import OpenDTOrchestrator, Settings
+    from opendt.orchestrator.cycle import Settings
+    from opendt.orchestrator.rehearsal import Rehearsal
     from opendt.orchestrator.slo import default_slo
 
     slo = read_slo(slo_file) if slo_file is not None else default_slo(environment.topology)
-    return OpenDTOrchestrator(environment, slo, Settings(seed=seed))
+    return Rehearsal(environment, slo, Settings(seed=seed))
 
 
-def _run(orchestrator: OpenDTOrchestrator, hours: float | None, quiet: bool) -> bool:
+def _run(rehearsal: Rehearsal, hours: float | None, quiet: bool) -> bool:
     """Run the loop under the live view; False when it was interrupted."""
     from opendt.cli.demo_view import watch
 
-    with watch(orchestrator, quiet=quiet) as on_turn:
+    with watch(rehearsal, quiet=quiet) as on_turn:
         try:
-            orchestrator.run(on_turn, until_ms=None if hours is None else int(hours * 3_600_000))
+            rehearsal.run(on_turn, until_ms=None if hours is None else int(hours * 3_600_000))
         except KeyboardInterrupt:
             return False
     return True
 
 
-def _write(orchestrator: OpenDTOrchestrator, output: Path, wall_s: float) -> dict[str, Any]:
+def _write(rehearsal: Rehearsal, output: Path, wall_s: float) -> dict[str, Any]:
     from opendt.orchestrator.outcome import Outcome
     from opendt.orchestrator.report import report_data
     from opendt.verification.report import write_report
 
-    outcome = Outcome(orchestrator, wall_s)
+    outcome = Outcome(rehearsal, wall_s)
     summary = outcome.write(output)
     write_report(report_data(outcome), output / "report.html")
     return summary

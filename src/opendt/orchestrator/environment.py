@@ -1,14 +1,16 @@
 """Environments: where the loop gets what happens from. The loop itself never asks in which one it is.
 
-Built here so far: *replay*, a folder with a recorded workload and its measured power, on the recorded clock.
+*Replay* is a folder with a recorded workload and its measured power, on the recorded clock. It tells the loop no more than a
+live source would: requests when they are made, fragments when they have ended, power when it was measured.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
@@ -17,6 +19,7 @@ from opendt.formats.carbon import read_carbon
 from opendt.formats.opendc import read_topology
 from opendt.formats.power import read_power
 from opendt.model.errors import FormatError
+from opendt.twin.arrivals import NO_WORK, Tasks, Work, tasks_from_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,10 +29,14 @@ if TYPE_CHECKING:
     from opendt.engine.simulation import EngineWorkload
     from opendt.model.topology import Topology
 
-__all__ = ["Environment", "Source", "Window", "replay"]
+__all__ = ["Environment", "Source", "Window", "readings_on_ticks", "replay"]
 
 HOUR_MS: Final = 3_600_000
 _DEFAULT_TICK_MS: Final = 30_000
+_FRAGMENT_COLUMNS: Final = frozenset(
+    {"ids", "fragment_offset", "fragment_duration_ms", "fragment_cpu_mhz", "fragment_gpu_mhz"}
+)
+_EDGE_COLUMNS: Final = frozenset({"parent_offset", "parents", "edge_mib"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +48,21 @@ class Window:
     index : int
         Number, from 0.
     start_ms, end_ms : int
-        After `start_ms`, up to and including `end_ms`, ms since the first submission.
+        After `start_ms`, up to and including `end_ms`, ms since the start; the first one includes time 0.
     measured_w : ndarray, shape (ticks,)
         Reading at each tick, W; NaN where there is none.
+    tasks : Tasks, optional
+        Tasks that were submitted in it.
+    work : Work
+        Fragments that ended in it, of these tasks or earlier ones.
     """
 
     index: int
     start_ms: int
     end_ms: int
     measured_w: NDArray[np.float64]
+    tasks: Tasks | None = None
+    work: Work = NO_WORK
 
 
 class Source(Protocol):
@@ -74,10 +87,12 @@ class Environment:
         What is watched, in a word.
     topology : Topology
         As the datasheet has it.
-    workload : EngineWorkload
-        Tasks, those to come included where the environment knows them.
+    start_epoch_ms : int
+        Time 0, ms since the epoch (UTC).
     source : Source
         Windows.
+    task_count : int
+        Tasks of the record.
     input_hashes : dict
         SHA-256 of each input file, by name.
     """
@@ -85,30 +100,96 @@ class Environment:
     name: str
     title: str
     topology: Topology
-    workload: EngineWorkload
+    start_epoch_ms: int
     source: Source
+    task_count: int
     input_hashes: dict[str, str]
 
 
-class _Recorded:
-    """Recorded readings on a regular grid of ticks."""
+def readings_on_ticks(
+    time_ms: NDArray[np.int64], power_w: NDArray[np.float64], start_ms: int, end_ms: int, tick_ms: int
+) -> NDArray[np.float64]:
+    """Readings of a window on its ticks: each stands for the tick at or after it; NaN where there is none."""
+    grid = np.full((end_ms - start_ms) // tick_ms, np.nan)
+    ticks = -(-(time_ms - start_ms) // tick_ms)
+    inside = (ticks >= 1) & (ticks <= len(grid)) & (power_w >= 0)
+    grid[ticks[inside] - 1] = power_w[inside]
+    return grid
 
-    def __init__(self, timestamp_ms: NDArray[np.int64], power_w: NDArray[np.float64], tick_ms: int) -> None:
+
+class _Recorded:
+    """A recorded workload and recorded readings, told as they happened."""
+
+    def __init__(
+        self, workload: EngineWorkload, time_ms: NDArray[np.int64], power_w: NDArray[np.float64], tick_ms: int
+    ) -> None:
         self.tick_ms = tick_ms
-        self.end_ms = int(timestamp_ms[-1])
-        ticks = -(-timestamp_ms // tick_ms)  # a reading stands for the tick at or after it
-        self._grid = np.full(int(ticks[-1]) + 1, np.nan)
-        kept = ticks >= 0
-        self._grid[ticks[kept]] = np.where(power_w[kept] >= 0, power_w[kept], np.nan)
+        self.end_ms = int(time_ms[-1])
+        self._time_ms, self._power_w = time_ms, power_w
+        self._columns = workload.columns()
+        self._ids = [str(name) for name in self._columns["ids"]]
+        self._submitted_ms = self._columns["submission_ms"] - workload.first_submission_ms
 
     def windows(self, window_ms: int) -> Iterator[Window]:
-        """Deliver all windows up to the last reading."""
-        ticks = window_ms // self.tick_ms
-        for index in range(-(-self.end_ms // window_ms)):
-            measured_w = np.full(ticks, np.nan)
-            part = self._grid[index * ticks + 1 : (index + 1) * ticks + 1]
-            measured_w[: len(part)] = part
-            yield Window(index, index * window_ms, (index + 1) * window_ms, measured_w)
+        """Deliver all windows up to the last reading, and one more: only by then all that ran in them has ended."""
+        count = -(-self.end_ms // window_ms) + 1
+        tasks = np.searchsorted(self._submitted_ms, window_ms * np.arange(count + 1), side="right")
+        tasks[0] = 0
+        works = self._works(window_ms, count)
+        for index in range(count):
+            start_ms, end_ms = index * window_ms, (index + 1) * window_ms
+            readings = slice(*np.searchsorted(self._time_ms, (start_ms, end_ms), side="right"))
+            measured_w = readings_on_ticks(
+                self._time_ms[readings], self._power_w[readings], start_ms, end_ms, self.tick_ms
+            )
+            arrived = self._tasks(int(tasks[index]), int(tasks[index + 1]))
+            yield Window(index, start_ms, end_ms, measured_w, arrived, next(works))
+
+    def _tasks(self, first: int, stop: int) -> Tasks | None:
+        if first == stop:
+            return None
+        # Edges lead to tasks of other windows: a recorded submission already waited for its parents.
+        left_out = _FRAGMENT_COLUMNS | _EDGE_COLUMNS
+        columns: dict[str, Any] = {
+            name: column[first:stop] for name, column in self._columns.items() if name not in left_out
+        }
+        return tasks_from_columns(self._ids[first:stop], columns)
+
+    def _works(self, window_ms: int, count: int) -> Iterator[Work]:
+        """Fragments by the window in which they end, for each window."""
+        columns = self._columns
+        offset = columns["fragment_offset"].astype(np.int64)
+        duration_ms = columns["fragment_duration_ms"]
+        task = np.repeat(np.arange(len(offset) - 1), np.diff(offset))
+        total_ms = np.concatenate([[0], np.cumsum(duration_ms, dtype=np.int64)])
+        end_ms = self._submitted_ms[task] + total_ms[1:] - total_ms[offset[task]]
+        window = np.maximum(end_ms - 1, 0) // window_ms
+        order = np.argsort(window, kind="stable")
+        borders = np.searchsorted(window[order], np.arange(count + 1))
+        is_last = np.zeros(len(task), np.bool_)
+        is_last[offset[1:][np.diff(offset) > 0] - 1] = True
+        gpu = columns.get("fragment_gpu_mhz")
+        for first, stop in itertools.pairwise(borders):
+            part = order[first:stop]
+            yield self._work(part, task[part], is_last[part], gpu) if len(part) else NO_WORK
+
+    def _work(
+        self,
+        part: NDArray[np.intp],
+        task: NDArray[np.intp],
+        is_last: NDArray[np.bool_],
+        gpu: NDArray[np.float64] | None,
+    ) -> Work:
+        starts = np.flatnonzero(np.diff(task, prepend=-1))
+        offset = np.append(starts, len(part)).astype(np.uint32)
+        return Work(
+            ids=tuple(self._ids[number] for number in task[starts]),
+            offset=offset,
+            duration_ms=self._columns["fragment_duration_ms"][part],
+            cpu_mhz=self._columns["fragment_cpu_mhz"][part].astype(np.float64),
+            closed=np.logical_or.reduceat(is_last, starts),
+            gpu_mhz=None if gpu is None else gpu[part].astype(np.float64),
+        )
 
 
 def replay(folder: Path) -> Environment:
@@ -122,7 +203,7 @@ def replay(folder: Path) -> Environment:
         When a file is missing or cannot be read, or holds no readings.
     """
     topology_file, power_file = folder / "topology.json", folder / "consumption.parquet"
-    topology = _with_carbon(read_topology(topology_file), folder / "carbon.parquet")
+    topology = with_carbon(read_topology(topology_file), folder / "carbon.parquet")
     workload = load_workload(folder)
     measured = read_power(power_file)
     timestamp_ms = np.asarray(measured.timestamp_ms, np.int64)
@@ -131,10 +212,19 @@ def replay(folder: Path) -> Environment:
             power_file, "", "no readings", "measured power over time", "Replay needs something to compare with."
         )
     order = np.argsort(timestamp_ms, kind="stable")
-    source = _Recorded(timestamp_ms[order], np.asarray(measured.power_w, float)[order], _tick_ms(timestamp_ms[order]))
+    timestamp_ms, power_w = timestamp_ms[order], np.asarray(measured.power_w, float)[order]
+    source = _Recorded(workload, timestamp_ms, power_w, _tick_ms(timestamp_ms))
     names = ("tasks.parquet", "fragments.parquet", "topology.json", "consumption.parquet", "carbon.parquet")
     hashes = {name: _sha256(folder / name) for name in names if (folder / name).exists()}
-    return Environment("replay", folder.resolve().name, topology, workload, source, hashes)
+    return Environment(
+        name="replay",
+        title=folder.resolve().name,
+        topology=topology,
+        start_epoch_ms=workload.first_submission_ms,
+        source=source,
+        task_count=len(workload),
+        input_hashes=hashes,
+    )
 
 
 def _tick_ms(timestamp_ms: NDArray[np.int64]) -> int:
@@ -145,7 +235,8 @@ def _tick_ms(timestamp_ms: NDArray[np.int64]) -> int:
     return tick_ms if tick_ms > 0 and HOUR_MS % tick_ms == 0 else _DEFAULT_TICK_MS
 
 
-def _with_carbon(topology: Topology, file: Path) -> Topology:
+def with_carbon(topology: Topology, file: Path) -> Topology:
+    """Give all clusters the carbon intensities of a file, unless some have their own or there is no such file."""
     if any(cluster.power_source.carbon for cluster in topology.clusters) or not file.exists():
         return topology
     carbon = tuple(read_carbon(file))

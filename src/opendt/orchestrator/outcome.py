@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from opendt.orchestrator.controller import Journal, OpenDTOrchestrator
+    from opendt.orchestrator.rehearsal import Journal, Rehearsal
 
 __all__ = ["KINDS", "Outcome"]
 
@@ -36,17 +36,17 @@ class Outcome:
 
     Parameters
     ----------
-    orchestrator : OpenDTOrchestrator
+    rehearsal : Rehearsal
         That has run.
     wall_s : float
         How long it took.
     """
 
-    def __init__(self, orchestrator: OpenDTOrchestrator, wall_s: float) -> None:
-        self.orchestrator = orchestrator
-        self.journal: Journal = orchestrator.journal
+    def __init__(self, rehearsal: Rehearsal, wall_s: float) -> None:
+        self.rehearsal = rehearsal
+        self.journal: Journal = rehearsal.journal
         self.wall_s = wall_s
-        tick_ms = orchestrator.environment.source.tick_ms
+        tick_ms = rehearsal.environment.source.tick_ms
         self.measured_w = np.concatenate([*self.journal.measured_w, np.empty(0)])
         self.measured_time_ms = tick_ms * np.arange(1, len(self.measured_w) + 1, dtype=np.int64)
         self.predictions = {kind: self._predictions(kind) for kind in KINDS}
@@ -70,7 +70,7 @@ class Outcome:
             return np.concatenate([np.empty(0), *(getattr(forecast, name) for forecast in of_kind)])
 
         target_ms = column("target_ms").astype(np.int64)
-        last_ms = min(self.orchestrator.environment.source.end_ms, self.measured_time_ms[-1]) if count else 0
+        last_ms = min(self.rehearsal.environment.source.end_ms, self.measured_time_ms[-1]) if count else 0
         kept = target_ms <= last_ms
         return Predictions(
             issued_ms=issued_ms[kept],
@@ -95,14 +95,14 @@ class Outcome:
             predictions.persistence_w,
             persistence_lower_w=rival[0],
             persistence_upper_w=rival[1],
-            seed=self.orchestrator.settings.seed,
+            seed=self.rehearsal.settings.seed,
         )
 
     def _rival_band(self, kind: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Band of persistence, made by the same wrapper on the same occasions; NaN where it had nothing to say."""
         predictions = self.predictions[kind]
-        tick_ms = self.orchestrator.environment.source.tick_ms
-        interval_ms = self.orchestrator.settings.window_ms if kind == "window" else self.orchestrator.hour.interval_ms
+        tick_ms = self.rehearsal.environment.source.tick_ms
+        interval_ms = self.rehearsal.settings.window_ms if kind == "window" else self.rehearsal.cycle.hour.interval_ms
         band = AdaptiveBand(scaled_band(FIVE_MINUTE_BAND if kind == "window" else HOUR_BAND, tick_ms, interval_ms))
         lower_w, upper_w = np.full_like(predictions.power_w, np.nan), np.full_like(predictions.power_w, np.nan)
         starts = np.flatnonzero(np.diff(predictions.issued_ms, prepend=-1))
@@ -161,8 +161,8 @@ class Outcome:
         import pyarrow as pa
 
         rows = []
-        for host_class in self.orchestrator.twin.classes:
-            utilization, learned_w = self.orchestrator.hour.calibrator.curve(host_class.name)
+        for host_class in self.rehearsal.cycle.twin.classes:
+            utilization, learned_w = self.rehearsal.cycle.hour.calibrator.curve(host_class.name)
             datasheet_w = np.interp(utilization, host_class.utilization, host_class.power_w)
             rows += [
                 {"class": host_class.name, "utilization_ratio": u, "datasheet_w": float(sheet), "learned_w": w}
@@ -178,16 +178,16 @@ class Outcome:
 
     def summary(self) -> dict[str, Any]:
         """The run in figures."""
-        orchestrator = self.orchestrator
-        environment = orchestrator.environment
+        rehearsal = self.rehearsal
+        environment = rehearsal.environment
         energy_kwh = float(self.series["energy_j"][-1]) / _J_PER_KWH if len(self.series["time_ms"]) else 0.0
         tick_h = environment.source.tick_ms / 3.6e6
-        simulated_s = len(self.journal.turns) * orchestrator.settings.window_ms / 1000.0
+        simulated_s = len(self.journal.turns) * rehearsal.settings.window_ms / 1000.0
         return {
             "title": environment.title,
             "environment": environment.name,
             "windows": len(self.journal.turns),
-            "window_s": orchestrator.settings.window_ms / 1000.0,
+            "window_s": rehearsal.settings.window_ms / 1000.0,
             "tick_s": environment.source.tick_ms / 1000.0,
             "forecasts": {kind: found.as_dict() for kind, found in self.scores.items()},
             "energy": {
@@ -198,13 +198,13 @@ class Outcome:
             "slos": _slo_summary(self.journal),
             "proposals": len(self.journal.proposals),
             "events": [{"forecast": kind, "event": type(e).__name__, **e.as_dict()} for kind, e in self.journal.events],
-            "tasks": orchestrator.twin.simulation.counts,
+            "tasks": rehearsal.cycle.twin.simulation.counts,
             "speed": {
                 "wall_s": self.wall_s,
                 "simulated_s_per_wall_s": simulated_s / self.wall_s if self.wall_s > 0 else None,
             },
-            "settings": asdict(orchestrator.settings),
-            "seed": orchestrator.settings.seed,
+            "settings": asdict(rehearsal.settings),
+            "seed": rehearsal.settings.seed,
             "versions": versions(),
             "input_sha256": environment.input_hashes,
         }

@@ -58,21 +58,21 @@ _EFFECTS: Final = (
 
 def report_data(outcome: Outcome) -> ReportData:
     """Collect all that the report shows."""
-    orchestrator = outcome.orchestrator
-    environment = orchestrator.environment
+    rehearsal = outcome.rehearsal
+    environment = rehearsal.environment
     series = outcome.series
     return ReportData(
         title=environment.title,
         summary=_summary(outcome),
         end_ms=environment.source.end_ms,
-        window_ms=orchestrator.settings.window_ms,
+        window_ms=rehearsal.settings.window_ms,
         windows=len(outcome.journal.turns),
         wall_s=outcome.wall_s,
         measured_time_ms=outcome.measured_time_ms,
         measured_w=outcome.measured_w,
         kinds=outcome.predictions,
         scores=outcome.scores,
-        start_epoch_ms=orchestrator.twin.simulation.start_epoch_ms,
+        start_epoch_ms=rehearsal.cycle.twin.simulation.start_epoch_ms,
         curves=_curves(outcome),
         disturbance=Disturbance(
             time_ms=np.array([time for time, _ in outcome.journal.disturbance_w], np.int64),
@@ -95,18 +95,18 @@ def report_data(outcome: Outcome) -> ReportData:
 
 
 def _summary(outcome: Outcome) -> str:
-    topology = outcome.orchestrator.environment.topology
+    topology = outcome.rehearsal.environment.topology
     groups = [group for cluster in topology.clusters for group in cluster.hosts]
     hosts = sum(group.count for group in groups)
     cores = sum(group.count * group.core_count for group in groups)
-    tasks = len(outcome.orchestrator.environment.workload)
+    tasks = outcome.rehearsal.environment.task_count
     return f"{hosts} hosts with {cores} cores, {tasks} tasks"
 
 
 def _curves(outcome: Outcome) -> list[CurveComparison]:
     curves = []
-    for host_class in outcome.orchestrator.twin.classes:
-        utilization, learned_w = outcome.orchestrator.hour.calibrator.curve(host_class.name)
+    for host_class in outcome.rehearsal.cycle.twin.classes:
+        utilization, learned_w = outcome.rehearsal.cycle.hour.calibrator.curve(host_class.name)
         curves.append(
             CurveComparison(
                 class_name=host_class.name,
@@ -142,7 +142,7 @@ def _slo_rows(outcome: Outcome) -> list[SloRow]:
 
 
 def _target_words(outcome: Outcome, status: SloStatus) -> str:
-    band = outcome.orchestrator.slo.utilization
+    band = outcome.rehearsal.cycle.slo.utilization
     if status.name == "utilization" and band is not None:
         return f"{100 * band.min_ratio:g} to {100 * band.max_ratio:g} %"
     return f"at most {_quantity(status.target, status.unit)}"
@@ -227,16 +227,16 @@ def _event_row(kind: str, event: Any, tick_ms: int) -> EventRow:
 
 
 def _facts(outcome: Outcome) -> list[Fact]:
-    orchestrator = outcome.orchestrator
+    rehearsal = outcome.rehearsal
     facts = [Fact("Versions", name, value) for name, value in versions().items()]
-    facts += [Fact("Inputs", name, digest) for name, digest in orchestrator.environment.input_hashes.items()]
-    settings = orchestrator.settings
+    facts += [Fact("Inputs", name, digest) for name, digest in rehearsal.environment.input_hashes.items()]
+    settings = rehearsal.settings
     facts += [
-        Fact("Settings", "environment", orchestrator.environment.name),
+        Fact("Settings", "environment", rehearsal.environment.name),
         Fact("Settings", "seed", str(settings.seed)),
         Fact("Settings", "window", f"{settings.window_ms / 1000:g} s"),
         Fact("Settings", "horizon of proposals", f"{settings.horizon_ms / 1000:g} s"),
         Fact("Settings", "sampled futures", str(settings.futures)),
-        Fact("Settings", "objectives", orchestrator.slo.model_dump_json(exclude_none=True)),
+        Fact("Settings", "objectives", rehearsal.cycle.slo.model_dump_json(exclude_none=True)),
     ]
     return facts

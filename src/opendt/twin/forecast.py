@@ -1,15 +1,16 @@
 """Forecasts of power with bands: with the workload known, an hour and a window ahead, and blind.
 
-Every forecaster is told what was measured tick by tick and issues at its own interval; nothing it says depends on anything
-that happened later. The mean is a mixture over a family of calibrations (`settings.FAMILY`), weighed by their errors so far; the
+Every forecaster is told what was measured tick by tick; nothing it says depends on any power measured later, and nothing that
+a blind one says on any load known later. The mean is a mixture over a family of calibrations (`settings.FAMILY`), weighed by their errors so far; the
 band is adaptive conformal inference over the forecaster's own errors (`bands`).
 """
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from opendt.twin.bands import BLIND_HOUR_BAND, FIVE_MINUTE_BAND, HOUR_BAND, Adap
 from opendt.twin.blind import EXPERTS, HELD_TICKS, assumed_load, blind_experts
 from opendt.twin.calibrate import PowerCalibrator
 from opendt.twin.guard import GuardedCalibrator
+from opendt.twin.live import Load
 from opendt.twin.mixture import ExpertMixture
 from opendt.twin.settings import FAMILY
 
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from opendt.twin.curve import HostClass
-    from opendt.twin.live import Load
     from opendt.twin.settings import CalibrationSettings
 
 __all__ = ["BlindForecaster", "Forecast", "KnownForecaster", "hour_forecaster", "scaled_band", "window_forecaster"]
@@ -74,30 +75,11 @@ def _tick_family(tick_ms: int) -> tuple[CalibrationSettings, ...]:
     return tuple(replace(settings, tick_s=tick_ms / 1000) for settings in FAMILY)
 
 
-class _Outcomes:
-    """Readings since the last issue, handed to whoever settles when the horizon is full."""
-
-    def __init__(self, leads: int) -> None:
-        self.leads = leads
-        self._readings: list[NDArray[np.float64]] | None = None
-
-    def issued(self) -> None:
-        self._readings = []
-
-    def add(self, measured_w: NDArray[np.float64]) -> NDArray[np.float64] | None:
-        """Add readings; the whole horizon's when it is full."""
-        if self._readings is None:
-            return None
-        self._readings.append(measured_w)
-        if sum(map(len, self._readings)) < self.leads:
-            return None
-        outcome = np.concatenate(self._readings)[: self.leads]
-        self._readings = None
-        return outcome
-
-
 class KnownForecaster:
-    """Forecasts with the workload of the horizon known: its load priced by calibrated curves.
+    """Hindcasts: what would have been forecast of a horizon, had its workload been known when it began.
+
+    Who follows a live system learns of a load when it has ended. The load of a horizon is then priced by the curves as they were
+    calibrated at its beginning, so that nothing measured within it plays a part.
 
     Parameters
     ----------
@@ -126,27 +108,62 @@ class KnownForecaster:
         self.band = AdaptiveBand(scaled_band(band, tick_ms, interval_ms))
         leads = interval_ms // tick_ms
         self.mixture = ExpertMixture(len(FAMILY), (0, leads), interval_ms / _HOUR_MS)
-        self._outcomes = _Outcomes(leads)
+        self._leads = leads
+        self._loads: list[Load] = []
+        self._readings: list[NDArray[np.float64]] = []
+        self._issue(0)
 
-    def observe(self, load: Load, measured_w: NDArray[np.float64]) -> None:
-        """Learn from a window's readings (NaN where there is none), one a tick."""
-        outcome = self._outcomes.add(measured_w)
-        if outcome is not None:
+    def _issue(self, now_ms: int) -> None:
+        """Freeze what is known now: the forecast made of it later uses nothing else but the load."""
+        self._issued_ms = now_ms
+        self._frozen = self.calibrator.calibrator.fork()
+        self._loads, self._readings = [], []
+
+    def observe(self, load: Load, measured_w: NDArray[np.float64]) -> Forecast | None:
+        """Learn from the next window (readings are NaN where there is none), one reading a tick.
+
+        Returns
+        -------
+        Forecast, optional
+            Where the window completes a horizon: what was forecast of it, from the calibration as it was when it began.
+        """
+        self._loads.append(load)
+        self._readings.append(measured_w)
+        complete = sum(map(len, self._readings)) >= self._leads
+        forecast = self._forecast(Load.joined(self._loads)) if complete else None
+        if complete:
+            outcome = np.concatenate(self._readings)[: self._leads]
             self.band.settle(outcome)
             self.mixture.settle(outcome)
             self.calibrator.calibrator.weigh(self.mixture.weights[0])
         self.calibrator.update(load.features, load.hosts_up, measured_w)
+        if complete:
+            self._issue(int(load.time_ms[-1]))
+        return forecast
 
-    def issue(self, now_ms: int, load: Load) -> Forecast:
-        """Forecast the ticks of `load`, which begin one tick from now."""
-        members = self.calibrator.calibrator.predict_members(load.features, load.hosts_up)
+    def unfinished(self) -> Forecast | None:
+        """Forecast of the part of the running horizon whose load is known, if there is one; changes nothing."""
+        if not self._loads:
+            return None
+        load = Load.joined(self._loads)
+        known = len(load.time_ms)
+        whole = copy.deepcopy(self)._forecast(load.padded(self._leads))  # noqa: SLF001 - its own kind
+        return replace(
+            whole,
+            target_ms=load.time_ms,
+            power_w=whole.power_w[:known],
+            lower_w=whole.lower_w[:known],
+            upper_w=whole.upper_w[:known],
+        )
+
+    def _forecast(self, load: Load) -> Forecast:
+        members = self._frozen.predict_members(load.features, load.hosts_up)
         self.mixture.issue(members.mean_w)
-        forecast = self.calibrator.calibrator.mixed(members)
+        forecast = self._frozen.mixed(members)
         sd_w = np.maximum(forecast.sd_w, _LEAST_SD_RATIO * np.abs(forecast.mean_w) + 1e-9)
         mean_w = np.maximum(forecast.mean_w, 0.0)
         lower_w, upper_w = self.band.issue(mean_w, sd_w)
-        self._outcomes.issued()
-        return Forecast(self.kind, now_ms, load.time_ms, mean_w, lower_w, upper_w)
+        return Forecast(self.kind, self._issued_ms, load.time_ms, mean_w, lower_w, upper_w)
 
 
 def hour_forecaster(classes: Sequence[HostClass], tick_ms: int) -> KnownForecaster:
@@ -183,39 +200,29 @@ class BlindForecaster:
         self.band = AdaptiveBand(scaled_band(BLIND_HOUR_BAND, tick_ms, _HOUR_MS))
         edges = self.band.settings.lead_edges
         self.mixture = ExpertMixture(len(EXPERTS), edges, self.interval_ms / _HOUR_MS)
-        self._outcomes = _Outcomes(self._leads)
-        # Ticks whose load is not known yet, oldest first: known from, features, hosts up, reading.
-        self._waiting: deque[tuple[int, NDArray[Any], NDArray[Any], float]] = deque()
+        self._outcome: list[NDArray[np.float64]] | None = None
         self._known: deque[NDArray[np.float64]] = deque(maxlen=max(HELD_TICKS))
-        self._hosts_up: NDArray[np.float64] | None = None
         self._last_w = float("nan")
 
-    def observe(self, load: Load, measured_w: NDArray[np.float64]) -> None:
-        """Take note of a window; what is not known yet of its load waits."""
-        outcome = self._outcomes.add(measured_w)
-        if outcome is not None:
-            self.band.settle(outcome)
-            self.mixture.settle(outcome)
-        self._waiting.extend(
-            zip(load.known_ms.tolist(), load.features, load.hosts_up, measured_w.tolist(), strict=True)
-        )
-        if len(load.hosts_up):
-            self._hosts_up = load.hosts_up[-1]
+    def note(self, measured_w: NDArray[np.float64]) -> None:
+        """Take note of the readings of a window that has closed."""
         present = measured_w[np.isfinite(measured_w)]
         if present.size:
             self._last_w = float(present[-1])
-
-    def _learn_until(self, now_ms: int) -> None:
-        """Learn from the ticks whose load has become known, in order of time."""
-        rows = []
-        while self._waiting and self._waiting[0][0] <= now_ms:
-            rows.append(self._waiting.popleft())
-        if not rows:
+        if self._outcome is None:
             return
-        features, hosts = np.stack([row[1] for row in rows]), np.stack([row[2] for row in rows])
-        measured_w = np.array([row[3] for row in rows])
-        self._calibrator.update(features, hosts, measured_w)
-        self._known.extend(features[-max(HELD_TICKS) :])
+        self._outcome.append(measured_w)
+        if sum(map(len, self._outcome)) >= self._leads:
+            outcome = np.concatenate(self._outcome)[: self._leads]
+            self.band.settle(outcome)
+            self.mixture.settle(outcome)
+            self._outcome = None
+
+    def learn(self, load: Load, measured_w: NDArray[np.float64]) -> None:
+        """Learn from the next ticks whose load has become known."""
+        if len(measured_w):
+            self._calibrator.update(load.features, load.hosts_up, measured_w)
+            self._known.extend(load.features[-max(HELD_TICKS) :])
 
     def spread_w(self, futures: Sequence[Load]) -> NDArray[np.float64]:
         """Standard deviation of power over sampled futures, shape (ticks,), W, priced by what is known."""
@@ -229,6 +236,7 @@ class BlindForecaster:
         now_ms: int,
         hosts_up: NDArray[np.float64],
         busy_hosts: NDArray[np.float64],
+        waiting: Sequence[tuple[NDArray[np.float64], float]] = (),
         spread_w: NDArray[np.float64] | None = None,
     ) -> Forecast:
         """Forecast the coming hour.
@@ -239,13 +247,14 @@ class BlindForecaster:
             Moment of issue, ms since the start.
         hosts_up, busy_hosts : ndarray, shape (classes,)
             Hosts that draw power, and those that hold a task, now.
+        waiting : sequence of tuple
+            Ticks up to now whose load is not known yet, oldest first: hosts that draw power, shape (classes,), and reading, W.
         spread_w : ndarray, shape (ticks,), optional
             Standard deviation of power over sampled futures, W; makes the band as wide as the unknown workload asks for.
         """
-        self._learn_until(now_ms)
         present = self._calibrator.fork()
         known = np.stack(self._known) if self._known else assumed_load(present, busy_hosts)
-        for _, _, hosts, measured_w in list(self._waiting)[:-1]:
+        for hosts, measured_w in waiting[:-1]:
             present.update(known[-1], hosts, measured_w)
         guesses = blind_experts(present, known, hosts_up, self._last_w, self._leads)
         mean_w = np.maximum(self.mixture.issue(guesses), 0.0)
@@ -254,6 +263,6 @@ class BlindForecaster:
         if spread_w is not None:
             sd_w = np.hypot(sd_w, spread_w)
         lower_w, upper_w = self.band.issue(mean_w, sd_w)
-        self._outcomes.issued()
+        self._outcome = []
         target_ms = now_ms + self.tick_ms * np.arange(1, self._leads + 1, dtype=np.int64)
         return Forecast(self.kind, now_ms, target_ms, mean_w, lower_w, upper_w)

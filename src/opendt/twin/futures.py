@@ -23,7 +23,8 @@ from opendt.twin.live import load_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from opendt.twin.live import LiveTwin, Load
+    from opendt.engine.simulation import Simulation
+    from opendt.twin.live import Load
 
 __all__ = ["FutureSampler"]
 
@@ -71,36 +72,36 @@ class FutureSampler:
         """Whether enough tasks have ended to draw from."""
         return len(self._finished) >= _LEAST_POOL
 
-    def sample(self, twin: LiveTwin, horizon_ms: int, count: int) -> list[Load]:
-        """Sample `count` futures of the live twin and give the load of each."""
+    def sample(self, present: Simulation, horizon_ms: int, count: int) -> list[Load]:
+        """Sample `count` futures of the system as it is now (a fork, which is not changed) and give the load of each."""
         lives = np.sort(np.array([task.lived_ms for task in self._finished], dtype=np.int64))
         loads = np.array([task.cpu_mhz for task in self._finished])
-        tasks = twin.simulation.tasks()
+        tasks = present.tasks()
         known = np.where(np.isfinite(tasks["known_mhz"]), tasks["known_mhz"], loads.mean())
-        age = np.where(tasks["started_ms"] >= 0, twin.now_ms - tasks["started_ms"], 0)
-        past = twin.simulation.fork()
+        age = np.where(tasks["started_ms"] >= 0, present.now_ms - tasks["started_ms"], 0)
+        past = present.fork()
         past.apply(DropFuture())
         futures = []
         for number in range(count):
-            rng = np.random.Generator(np.random.Philox(key=[self.seed, twin.now_ms * 4096 + number]))
+            rng = np.random.Generator(np.random.Philox(key=[self.seed, present.now_ms * 4096 + number]))
             future = past.fork()
             rest = np.maximum(_residual(rng, lives, age), 1)
             future.replace_work(tasks["number"], np.arange(len(rest) + 1, dtype=np.uint32), rest, known)
-            arrivals = self._arrivals(rng, twin, horizon_ms)
+            arrivals = self._arrivals(rng, present, horizon_ms)
             if arrivals is not None:
                 future.submit(arrivals)
-            future.advance(twin.now_ms + horizon_ms)
+            future.advance(present.now_ms + horizon_ms)
             futures.append(load_of(future.take_series()))
         return futures
 
-    def _arrivals(self, rng: np.random.Generator, twin: LiveTwin, horizon_ms: int) -> EngineWorkload | None:
+    def _arrivals(self, rng: np.random.Generator, present: Simulation, horizon_ms: int) -> EngineWorkload | None:
         """New tasks within the horizon, copies of finished ones at the recent rate."""
-        hours = min(_RATE_HOURS, max(twin.now_ms / _HOUR_MS, 1.0))
+        hours = min(_RATE_HOURS, max(present.now_ms / _HOUR_MS, 1.0))
         count = int(rng.poisson(len(self._arrivals_ms) / hours * horizon_ms / _HOUR_MS))
         if count == 0:
             return None
         chosen = [self._finished[i] for i in rng.integers(0, len(self._finished), count)]
-        begin = twin.simulation.start_epoch_ms + twin.now_ms
+        begin = present.start_epoch_ms + present.now_ms
         submitted = np.sort(rng.integers(1, horizon_ms, count)) + begin
         return EngineWorkload.from_columns(
             {
