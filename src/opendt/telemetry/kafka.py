@@ -52,6 +52,7 @@ _CONSUMER_DEFAULTS: Final[Mapping[str, object]] = {
     "session.timeout.ms": 10_000,  # a dead process's partitions move after this; 45 s would stall its datacenters
     "heartbeat.interval.ms": 2_000,
     "topic.metadata.refresh.interval.ms": 10_000,  # topics that are made later are noticed after this
+    "fetch.wait.max.ms": 100,  # that a partition is empty is known after this
     "fetch.queue.backoff.ms": 20,  # fetch again soon after the queue was full, not after a second
     "reconnect.backoff.max.ms": 1_000,
 }
@@ -117,9 +118,9 @@ class KafkaSource:
         self._on_gap = on_gap
         self._connect_timeout_s = connect_timeout_s
         self._consumer: Consumer = self._line.client(Consumer, {**_CONSUMER_DEFAULTS, "group.id": group})
-        self._mine: set[Partition] = set()
+        self._mine: dict[Partition, int] = {}  # partition -> offset at which reading began
         self._next: dict[tuple[str, int], int] = {}  # partition -> offset after the last record delivered
-        self._lost_some = False  # partitions went since the records now being collected were taken
+        self._gone: set[Partition] = set()  # those that were taken from us while records were being collected
         self._closing = False
 
     def subscribe(
@@ -144,21 +145,18 @@ class KafkaSource:
             self._begin(consumer, {partition: offsets.get(partition, OFFSET_BEGINNING) for partition in partitions})
 
         def revoked(consumer: Consumer, taken: list[TopicPartition]) -> None:
-            partitions = _partitions(taken)
-            self._lost_some = True
-            self._mine.difference_update(partitions)
+            partitions = self._end(taken)
             if partitions and not self._closing:
                 on_revoked(partitions)
             consumer.incremental_unassign(taken)
 
-        def lost(_consumer: Consumer, taken: list[TopicPartition]) -> None:
-            # Others may have them already; librdkafka lets go of them itself.
-            partitions = _partitions(taken)
-            self._lost_some = True
-            self._mine.difference_update(partitions)
-            if not self._closing:
-                self._line.say(f"Kafka gave {_names(partitions)} to others: this member was not heard of in time")
+        def lost(consumer: Consumer, taken: list[TopicPartition]) -> None:
+            partitions = self._end(taken)
+            if partitions and not self._closing:
+                names = ", ".join(f"{topic}[{number}]" for topic, number in sorted(partitions))
+                self._line.say(f"Kafka took {names} away: it did not hear of this process in time")
                 on_revoked(partitions)
+            consumer.incremental_unassign(taken)
 
         self._consumer.subscribe(list(topics), on_assign=assigned, on_revoke=revoked, on_lost=lost)
 
@@ -171,7 +169,6 @@ class KafkaSource:
             When the broker refuses access, or the client has failed for good.
         """
         deadline = time.monotonic() + timeout_s
-        self._lost_some = False
         try:
             # `consume` with a timeout would wait until the batch is full; so take what is there, or wait for one.
             records = self._delivered(self._consumer.consume(max_records, 0))
@@ -182,17 +179,15 @@ class KafkaSource:
         except KafkaException as error:
             raise self._line.failure("cannot be read", error) from error
         self._line.check()
-        if self._lost_some:  # taken from the queue before the partition went, so its new owner delivers them
-            records = [record for record in records if (record.topic, record.partition) in self._mine]
         return records
 
     def pause(self, partitions: Collection[Partition]) -> None:
         """Deliver nothing of these until they are resumed."""
-        self._consumer.pause(_wire(self._mine.intersection(partitions)))
+        self._consumer.pause(_wire(self._mine.keys() & partitions))
 
     def resume(self, partitions: Collection[Partition]) -> None:
         """Deliver these again."""
-        self._consumer.resume(_wire(self._mine.intersection(partitions)))
+        self._consumer.resume(_wire(self._mine.keys() & partitions))
 
     def is_at_end(self, partition: Partition) -> bool:
         """Whether everything that the partition holds now has been delivered.
@@ -221,7 +216,6 @@ class KafkaSource:
     def close(self) -> None:
         """Leave the group, so that others get the partitions at once; `on_revoked` is not called any more."""
         self._closing = True
-        self._mine.clear()
         self._consumer.close()
 
     def _begin(self, consumer: Consumer, offsets: Mapping[Partition, int]) -> None:
@@ -231,8 +225,29 @@ class KafkaSource:
                 self._next[partition] = offset
         consumer.incremental_assign([TopicPartition(*partition, offset) for partition, offset in offsets.items()])
         if offsets:
-            consumer.resume(_wire(offsets))  # it may have been paused when it was ours before
+            consumer.resume(_wire(offsets))  # they may have been paused when they were ours before
         self._mine.update(offsets)
+
+    def _begin_again(self, partition: Partition, offset: int) -> None:
+        self._consumer.incremental_unassign(_wire([partition]))
+        self._begin(self._consumer, {partition: offset})
+
+    def _end(self, taken: list[TopicPartition]) -> list[Partition]:
+        partitions = _partitions(taken)
+        self._gone.update(partitions)
+        for partition in partitions:
+            self._mine.pop(partition, None)
+        return partitions
+
+    def _without_gone(self, records: list[Record]) -> list[Record]:
+        """Drop what was taken from the queue before its partition went: the new owner delivers it.
+
+        That may be us again. Which of the records are then from before cannot be told, so it begins once more.
+        """
+        gone, self._gone = self._gone, set()
+        for partition in gone & self._mine.keys():
+            self._begin_again(partition, self._mine[partition])
+        return [record for record in records if (record.topic, record.partition) not in gone]
 
     def _delivered(self, messages: list[Message]) -> list[Record]:
         """Return the records among what librdkafka gave, and take note of the rest."""
@@ -258,7 +273,7 @@ class KafkaSource:
         self._next.update({(topic, partition): offset + 1 for topic, partition, offset, *_ in records})
         for event in events:
             self._note(event)
-        return records
+        return self._without_gone(records) if self._gone else records
 
     def _note(self, event: Message) -> None:
         error = event.error()
@@ -289,8 +304,7 @@ class KafkaSource:
             )
         if self._on_gap is not None and oldest > wanted:
             self._on_gap(partition, wanted, oldest)
-        self._consumer.incremental_unassign([place])
-        self._begin(self._consumer, {partition: max(oldest, wanted)})
+        self._begin_again(partition, max(oldest, wanted))
 
 
 class KafkaSink:
@@ -336,6 +350,8 @@ class KafkaSink:
     def send(self, topic: str, value: bytes, *, key: str, timestamp_ms: int | None = None) -> None:
         """Hand over a message; see `Sink.send`. Waits while too much is on its way.
 
+        Leave the timestamp alone for recorded data: by it the broker's retention removes messages, at once when it is old.
+
         Raises
         ------
         TransportError
@@ -371,8 +387,6 @@ class KafkaSink:
             raise TransportError(
                 f"Kafka at {self._line.servers} did not take {count} message{'s'[: count > 1]}: {self._first_failure}"
             )
-        if self._line.is_away:
-            self._line.came_back()
 
     def close(self) -> None:
         """Flush, and free what is held."""
@@ -544,28 +558,27 @@ class _Line:
         if self._on_error is not None:
             self._on_error(self._clean(words))
 
-    def came_back(self) -> None:
-        """Take note that a broker can be reached again."""
-        self.is_away = False
-        self._reason = ""
-        self.say(f"Kafka at {self.servers} can be reached again")
-
     def _heard_error(self, error: KafkaError) -> None:
         code = error.code()
         if error.fatal():
             self._fatal = self._clean(error.str())
-        elif code == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
-            if not self.is_away:
-                self.is_away = True
-                self.say(f"Kafka at {self.servers} cannot be reached: {self._reason or error.str()}")
-        else:
+        elif code != KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
             self._reason = self._clean(error.str())
             self._hopeless = self._hopeless or code in _HOPELESS
+        elif not self._reason:
+            self._reason = "the connection broke"
 
     def _heard_statistics(self, text: str) -> None:
-        # librdkafka tells when brokers go, but not when they are back.
-        if self.is_away and any(broker["state"] == "UP" for broker in json.loads(text)["brokers"].values()):
-            self.came_back()
+        # Of errors there are many a second, late, and none when a broker is back; these come in order, one a second.
+        is_up = any(broker["state"] == "UP" for broker in json.loads(text)["brokers"].values())
+        if is_up:
+            if self.is_away:
+                self.say(f"Kafka at {self.servers} can be reached again")
+            self.is_away = False
+            self._reason = ""
+        elif self._reason and not self.is_away:
+            self.is_away = True
+            self.say(f"Kafka at {self.servers} cannot be reached: {self._reason}")
 
     def _clean(self, words: str) -> str:
         return functools.reduce(lambda text, secret: text.replace(secret, "***"), self._secrets, words)
@@ -599,7 +612,3 @@ def _partitions(wire: Iterable[TopicPartition]) -> list[Partition]:
 
 def _wire(partitions: Iterable[Partition]) -> list[TopicPartition]:
     return [TopicPartition(topic, number) for topic, number in partitions]
-
-
-def _names(partitions: Iterable[Partition]) -> str:
-    return ", ".join(f"{topic}[{number}]" for topic, number in sorted(partitions))
