@@ -1,39 +1,24 @@
-"""Reading and following the embedded log, as one consumer of a group.
-
-Readers take no lock that writers need: a frame is delivered when all of it is there and its checksum is right. Only when a
-topic ends with something else does a reader look whether anybody is writing, to tell a torn end from damage.
-"""
+"""Following the embedded log, as one consumer of a group."""
 
 from __future__ import annotations
 
 import logging
-import os
 import time
 from typing import TYPE_CHECKING
 
 from opendt.model.errors import TransportError
+from opendt.telemetry.log_cursor import OLDEST, Cursor
 from opendt.telemetry.log_directory import LogDirectory
-from opendt.telemetry.log_format import (
-    SEALED,
-    Chunk,
-    Frame,
-    decode_frame,
-    explained,
-    read_chunk,
-    refuse_damage,
-    segment_name,
-    segments,
-)
+from opendt.telemetry.log_format import explained, segments
 from opendt.telemetry.source import Partition, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
 __all__ = ["LogSource", "report_gap"]
 
 _LOG = logging.getLogger(__name__)
-_OLDEST = -1
 
 
 def report_gap(partition: Partition, wanted: int, oldest: int) -> None:
@@ -115,7 +100,7 @@ class LogSource:
         self._lock = self._directory.group_lock(group)
         self._is_owner = False
         self._waiting: list[str] = []
-        self._cursors: dict[Partition, _Cursor] = {}
+        self._cursors: dict[Partition, Cursor] = {}
         self._paused: set[Partition] = set()
         self._turn = 0
         self._offsets: dict[Partition, int] = {}
@@ -198,10 +183,10 @@ class LogSource:
         starts = self._on_assigned(partitions)
         self._waiting = [topic for topic in self._waiting if topic not in found]
         for partition in partitions:
-            self._cursors[partition] = _Cursor(
+            self._cursors[partition] = Cursor(
                 self._directory,
                 partition,
-                starts.get(partition, _OLDEST),
+                starts.get(partition, OLDEST),
                 chunk_bytes=self._chunk_bytes,
                 sync_before_delivery=self._sync,
                 on_gap=self._count_gap,
@@ -247,156 +232,3 @@ class LogSource:
     def _count_gap(self, partition: Partition, wanted: int, oldest: int) -> None:
         self.gap_count += 1
         self._on_gap(partition, wanted, oldest)
-
-
-class _Cursor:
-    """A place in a topic, moving on from segment to segment."""
-
-    def __init__(
-        self,
-        directory: LogDirectory,
-        partition: Partition,
-        start: int,
-        *,
-        chunk_bytes: int,
-        sync_before_delivery: bool,
-        on_gap: Callable[[Partition, int, int], None],
-    ) -> None:
-        self._directory = directory
-        self._partition = partition
-        self._folder = directory.topic_path(partition.topic)
-        self._chunk_bytes = chunk_bytes
-        self._sync = sync_before_delivery
-        self._on_gap = on_gap
-        self._next = start  # offset of the record to deliver next
-        self._ready: list[Record] = []  # a decoded frame, delivered up to `_at`
-        self._at = 0
-        self._data = b""
-        self._frames: Iterator[Frame] = iter(())  # whole frames of `_data` not yet decoded
-        self._path = self._folder
-        self._descriptor = -1
-        self._position = 0  # behind the frame decoded last, bytes
-        self._expected = 0  # offset behind it
-        self._is_sealed = False  # the segment has been read to its end
-        self._is_uncertain = False  # somebody was writing when we looked
-        self._torn = (-1, -1)  # position and size of the file at which a torn end was found
-
-    def take(self, records: list[Record], limit: int) -> None:
-        """Append what comes next, until there are so many."""
-        while len(records) < limit and self._fill():
-            part = self._ready[self._at : self._at + limit - len(records)]
-            records += part
-            self._at += len(part)
-            self._next = part[-1].offset + 1
-
-    def is_at_end(self) -> bool:
-        return not self._fill() and not self._is_uncertain
-
-    def close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-    def _fill(self) -> bool:
-        """Have a decoded record ready; False when there is none to be had now."""
-        while self._at >= len(self._ready):
-            frame = next(self._frames, None)
-            if frame is None:
-                if not self._read():
-                    return False
-                continue
-            self._position, self._expected = frame.end, frame.next_offset
-            self._is_sealed = bool(frame.flags & SEALED)
-            if frame.next_offset > self._next:
-                self._ready = decode_frame(self._data, frame, self._partition.topic)
-                self._at = max(self._next - frame.base_offset, 0)
-        return True
-
-    def _read(self) -> bool:
-        self._is_uncertain = False
-        with explained(self._folder, "read the topic"):
-            if (self._descriptor < 0 or self._is_sealed) and not self._open():
-                return False
-            chunk = self._chunk()
-            if chunk.is_torn:
-                chunk = self._judge()
-            if chunk.frames and self._sync:
-                os.fdatasync(self._descriptor)
-        self._data, self._frames = chunk.data, iter(chunk.frames)
-        if chunk.frames:
-            return True
-        if self._next > self._expected and not self._is_uncertain:
-            self._refuse_start(self._path, self._expected)
-        if not os.fstat(self._descriptor).st_nlink:
-            # Not sealed and yet deleted: somebody emptied the log.
-            self.close()
-        return False
-
-    def _chunk(self) -> Chunk:
-        return read_chunk(self._descriptor, self._path, self._position, self._expected, self._chunk_bytes)
-
-    def _judge(self) -> Chunk:
-        """Look again at what is no whole frame, while nobody writes: a torn end is the end for now, damage is refused."""
-        nothing = Chunk(b"", [], is_torn=False)
-        found = (self._position, os.fstat(self._descriptor).st_size)
-        if found == self._torn:
-            return nothing
-        lock = self._directory.writer_lock(self._partition.topic)
-        try:
-            if not lock.try_take():
-                self._is_uncertain = True
-                return nothing
-            chunk = self._chunk()
-            if not chunk.is_torn:
-                return chunk
-            refuse_damage(self._descriptor, self._path, self._position, self._expected)
-            self._torn = found
-            return nothing
-        finally:
-            lock.close()
-
-    def _open(self) -> bool:
-        """Open the segment with the next record; False while there is none behind the one that was read to its end."""
-        while True:
-            bases = segments(self._folder)
-            base = max((base for base in bases if base <= self._next), default=_OLDEST)
-            if base == _OLDEST and bases:
-                if self._next != _OLDEST:
-                    self._on_gap(self._partition, self._next, bases[0])
-                self._next = bases[0]
-                continue
-            if base == _OLDEST:
-                if self._next > 0:
-                    self._refuse_start(self._folder, 0)
-                return False
-            path = self._folder / segment_name(base)
-            try:
-                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            except FileNotFoundError:
-                continue  # retention was faster
-            if self._is_sealed and os.path.sameopenfile(descriptor, self._descriptor):
-                os.close(descriptor)
-                return self._await_successor(bases[-1] > base)
-            self.close()
-            self._descriptor, self._path = descriptor, path
-            self._position, self._expected = 0, base
-            self._is_sealed = False
-            self._torn = (-1, -1)
-            return True
-
-    def _await_successor(self, has_later: bool) -> bool:
-        # A listing made while files come and go may miss one: look again before calling it missing.
-        if has_later and self._expected not in segments(self._folder):
-            raise TransportError(
-                f"{self._folder / segment_name(self._expected)}: found no such file, expected the segment that follows "
-                f"{self._path.name}, because later ones exist. Put it back from a copy; to go on without it, stop what uses "
-                "the log and move the older segments away"
-            )
-        return False
-
-    def _refuse_start(self, path: Path, end: int) -> None:
-        raise TransportError(
-            f"{path}: found the end of the topic at offset {end}, expected records up to offset {self._next}, where reading "
-            "is to go on: the end of the log is lost, or this is another log. Bring the log back that belongs to the state, "
-            "or begin with a new state"
-        )
