@@ -14,10 +14,11 @@ import os
 import re
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
@@ -66,6 +67,14 @@ class _File:
     start_ms: int
     end_ms: int
     size_bytes: int
+
+
+class _Part(NamedTuple):
+    """Content of a file: window number, start and end of each window; window number of each row; columns."""
+
+    spans: list[list[int]]
+    numbers: NDArray[np.int64]
+    columns: dict[str, NDArray[Any]]
 
 
 def series_columns(
@@ -120,6 +129,9 @@ class SimulationResultsBuffer:
         Age, by the end of the latest window, beyond which files go away.
     retention_bytes : int, optional
         Size of all files beyond which the oldest go away.
+    is_durable : bool
+        Force each file to the disk. Without it a file outlives the process all the same, but not for certain a loss of power:
+        then it is found missing or damaged, and told as such.
     on_event : callable, optional
         Told what was dropped, could not be written or is damaged.
     """
@@ -133,6 +145,7 @@ class SimulationResultsBuffer:
         file_windows: int = 12,
         retention_ms: int | None = None,
         retention_bytes: int | None = 1024 * _MIB,
+        is_durable: bool = True,
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
         self.directory = Path(directory)
@@ -141,6 +154,7 @@ class SimulationResultsBuffer:
         self._file_windows = min(file_windows, memory_windows)
         self._retention_ms = retention_ms
         self._retention_bytes = retention_bytes
+        self._is_durable = is_durable
         self._on_event = on_event
         self._lock = threading.RLock()
         self._memory: deque[WindowSeries] = deque()
@@ -201,10 +215,14 @@ class SimulationResultsBuffer:
             memory = list(self._memory)
             files = self._before_memory()
         found = memory[max(len(memory) - count, 0) :]
+        before = memory[0].index if memory else None
         for file in reversed(files):
             if len(found) >= count:
                 break
-            found = [*self._read(file, memory), *found]
+            try:
+                found = [*_windows(self._read(file, before)), *found]
+            except FileNotFoundError:  # taken by retention meanwhile, with all before it
+                break
         return found[max(len(found) - count, 0) :]
 
     def timeseries(
@@ -224,12 +242,18 @@ class SimulationResultsBuffer:
         with self._lock:
             memory = list(self._memory)
             files = self._before_memory()
-        windows: list[WindowSeries] = []
-        for file in files:
-            if file.end_ms >= since and file.start_ms <= until:
-                windows += self._read(file, memory)
-        windows += memory
-        parts = [_within(w, since, until, columns) for w in windows if w.end_ms >= since and w.start_ms <= until]
+        before = memory[0].index if memory else None
+        wanted = (file for file in files if file.end_ms >= since and file.start_ms <= until)
+        held: list[Mapping[str, NDArray[Any]]] = []
+        for file in wanted:
+            try:
+                part = self._read(file, before)
+            except FileNotFoundError:  # taken by retention meanwhile, with all before it: no hole in what is given
+                held.clear()
+            else:
+                held += [] if part is None else [part.columns]
+        held += [window.columns for window in memory if window.end_ms >= since and window.start_ms <= until]
+        parts = [_within(part, since, until, columns) for part in held]
         return _joined([part for part in parts if len(part[TIME])])
 
     def close(self) -> None:
@@ -264,48 +288,53 @@ class SimulationResultsBuffer:
         target, partial = self.directory / name, self.directory / f"{name}{_PARTIAL}"
         try:
             with partial.open("wb") as stream:
-                pq.write_table(table, stream, compression="zstd")
+                pq.write_table(table, stream, compression="zstd", use_dictionary=[_WINDOW], write_statistics=False)
                 stream.flush()
-                os.fsync(stream.fileno())
+                if self._is_durable:
+                    os.fsync(stream.fileno())
             size_bytes = partial.stat().st_size
             partial.replace(target)
-            _sync(self.directory)
+            if self._is_durable:
+                _sync(self.directory)
         except OSError:
             partial.unlink(missing_ok=True)
             raise
         return _File(target, first.index, last.index, first.start_ms, last.end_ms, size_bytes)
 
-    def _read(self, file: _File, memory: Sequence[WindowSeries]) -> list[WindowSeries]:
-        """Windows of a file but for those in memory; none when retention has taken it meanwhile or it is damaged."""
+    def _read(self, file: _File, before: int | None) -> _Part | None:
+        """What a file holds of the windows before that one; None when it is damaged.
+
+        Raises
+        ------
+        FileNotFoundError
+            When retention has taken it meanwhile.
+        """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         try:
-            table = pq.read_table(file.path)
+            table = pq.ParquetFile(file.path).read(use_threads=False)
             spans = json.loads((table.schema.metadata or {})[_SPANS])
             columns = {name: table[name].to_numpy() for name in table.column_names}
+            numbers = columns.pop(_WINDOW)
         except FileNotFoundError:
-            return []
+            raise
         except (OSError, pa.ArrowException, KeyError, ValueError) as error:
             self._put_aside(file, error)
-            return []
-        numbers = columns.pop(_WINDOW)
-        windows = []
-        before = memory[0].index if memory else file.last + 1
-        for index, start_ms, end_ms in spans:
-            if index >= before:
-                break
-            rows = slice(*np.searchsorted(numbers, [index, index + 1]))
-            kept = {name: values[rows] for name, values in columns.items()}
-            windows.append(WindowSeries(index, start_ms, end_ms, kept))
-        return windows
+            return None
+        if before is None or file.last < before:
+            return _Part(spans, numbers, columns)
+        rows = slice(int(np.searchsorted(numbers, before)))
+        kept = {name: values[rows] for name, values in columns.items()}
+        return _Part([span for span in spans if span[0] < before], numbers[rows], kept)
 
     def _put_aside(self, file: _File, error: Exception) -> None:
         with self._lock:
             if file not in self._files:
                 return  # another reader was first
             self._files.remove(file)
-            file.path.replace(file.path.with_name(file.path.name + _DAMAGED))
+            with suppress(OSError):  # a folder that cannot be written: it is found again at the next start
+                file.path.replace(file.path.with_name(file.path.name + _DAMAGED))
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         self._tell(ResultsDamaged(datacenter=self.datacenter, file=str(file.path), reason=reason))
 
@@ -340,11 +369,22 @@ class SimulationResultsBuffer:
             self._on_event(event)
 
 
-def _within(window: WindowSeries, since: int, until: int, columns: Sequence[str] | None) -> dict[str, NDArray[Any]]:
-    time_ms = window.columns[TIME]
+def _windows(part: _Part | None) -> Iterator[WindowSeries]:
+    """Take a file's content apart."""
+    if part is None:
+        return
+    for index, start_ms, end_ms in part.spans:
+        rows = slice(*np.searchsorted(part.numbers, [index, index + 1]))
+        yield WindowSeries(index, start_ms, end_ms, {name: values[rows] for name, values in part.columns.items()})
+
+
+def _within(
+    part: Mapping[str, NDArray[Any]], since: int, until: int, columns: Sequence[str] | None
+) -> dict[str, NDArray[Any]]:
+    time_ms = part[TIME]
     rows = slice(int(np.searchsorted(time_ms, since)), int(np.searchsorted(time_ms, until, side="right")))
-    names = window.columns if columns is None else [TIME, *(n for n in columns if n in window.columns and n != TIME)]
-    return {name: window.columns[name][rows] for name in names}
+    names = part if columns is None else [TIME, *(name for name in columns if name in part and name != TIME)]
+    return {name: part[name][rows] for name in names}
 
 
 def _joined(parts: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:

@@ -226,7 +226,7 @@ def _nested(flags: Mapping[str, Any]) -> dict[str, Any]:
             place = values
             for section in sections:
                 place = place.setdefault(section, {})
-            place[name] = _nested(value) if isinstance(value, Mapping) and key != "kafka.settings" else value
+            place[name] = value
     return values
 
 
@@ -359,14 +359,15 @@ def _depth(path: Key) -> int:
 def _refuse_unknown(file: str, place: str, key: str, spelled: Callable[[Key], str] | None) -> NoReturn:
     known = known_keys()
     parts = key.split(".")
-    sought = ".".join(["datacenter", "NAME", *parts[2:]]) if parts[0] == "datacenter" and len(parts) > 2 else key
+    is_of_one = parts[0] == "datacenter" and len(parts) > 2
+    sought = f"datacenter.NAME.{parts[-1]}" if is_of_one else key
     near = difflib.get_close_matches(sought, known, 1, 0.6)
     if not near:  # the right name in the wrong section
         last = sought.rsplit(".", 1)[-1]
         ends = {name.rsplit(".", 1)[-1]: name for name in reversed(known)}
         near = [ends[end] for end in difflib.get_close_matches(last, list(ends), 1, 0.7)]
-    if near and near[0].startswith("datacenter.NAME") and parts[0] == "datacenter" and len(parts) > 1:
-        near = [near[0].replace("NAME", parts[1])]
+    if near and is_of_one:
+        near = [near[0].replace("NAME", ".".join(parts[1:-1]))]
     nearest = "" if not near else spelled(tuple(near[0].split("."))) if spelled else near[0]
     hint = f"The nearest is {nearest}." if nearest else "`opendt config show` lists the settings."
     raise InputError(place, "an unknown setting", "a known one", hint, file=file)
@@ -408,4 +409,4 @@ def _shown(path: Key, value: Any) -> str:
         return without_password(value.get_secret_value() if isinstance(value, SecretStr) else value)
     if isinstance(value, SecretStr) or _is_secret(path):
         return HIDDEN
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return str(value).lower() if isinstance(value, bool) else without_password(str(value))

@@ -33,7 +33,7 @@ Mode = Literal["observe", "advise", "approve", "auto"]
 EnvironmentName = Literal["replay", "shadow", "live"]
 
 _HOUR_S: Final = 3600
-_OURS: Final = ("bootstrap.servers", "group.id", "enable.auto.commit", "enable.auto.offset.store", "auto.offset.reset")
+_NAMED_ABOVE: Final = {"bootstrap.servers": "kafka.bootstrap_servers", "group.id": "kafka.group"}
 _PASSWORD_IN_URL: Final = re.compile(r"(?<=://)([^/@:]*):[^/]*(?=@)|(?<=[?&])((?:ssl)?password)=[^&]*")
 
 
@@ -99,17 +99,15 @@ class KafkaSettings(_Section):
 
     @field_validator("settings")
     @classmethod
-    def _not_ours(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for name in _OURS:
+    def _nothing_twice(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name, key in _NAMED_ABOVE.items():
             if name in value:
-                instead = {"bootstrap.servers": "kafka.bootstrap_servers", "group.id": "kafka.group"}.get(name)
-                remedy = f"set {instead}" if instead else "leave it out: OpenDT keeps its own offsets"
-                raise ValueError(f"keys other than {name!r} ({remedy})")
+                raise ValueError(f"keys other than {name!r} (set {key})")
         return value
 
     def client_settings(self) -> dict[str, str | int | float | bool]:
-        """What librdkafka is given of this section, secrets included: for the client, never for a screen."""
-        given: dict[str, str | int | float | bool] = {"bootstrap.servers": self.bootstrap_servers, **self.settings}
+        """`settings` and the secrets under librdkafka's names: for the client, never for a screen."""
+        given = dict(self.settings)
         for name, secret in (("sasl.password", self.password), ("ssl.key.password", self.key_password)):
             if secret is not None:
                 given[name] = secret.get_secret_value()

@@ -11,6 +11,7 @@ that nobody's half-written file is judged. A version's hash is over its JSON, no
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -166,7 +167,7 @@ class VersionStore:
         try:
             while True:
                 try:
-                    os.link(temporary, self.directory / f"{number:04d}.json")
+                    _name_new(temporary, self.directory / f"{number:04d}.json")
                 except FileExistsError:  # another process was first
                     number += 1
                 else:
@@ -470,6 +471,18 @@ def _written_beside(target: Path, content: bytes) -> Path:
         stream.flush()
         os.fsync(descriptor)
     return Path(name)
+
+
+def _name_new(file: Path, target: Path) -> None:
+    """Give a file a name that must be free; where there are no hard links, another process might be faster by a hair."""
+    try:
+        os.link(file, target)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+            raise
+        if target.exists():
+            raise FileExistsError(errno.EEXIST, "there is such a file", str(target)) from error
+        file.replace(target)
 
 
 def _sync(folder: Path) -> None:

@@ -176,6 +176,15 @@ def test_memory_is_bounded_even_when_nothing_can_be_written(make, events, monkey
     assert_complete(buffer, 14, 29)
 
 
+def test_what_retention_takes_while_somebody_reads_leaves_no_hole(make):
+    buffer = make()
+    for index in range(12):
+        buffer.append(window(index))
+    next(buffer.directory.glob("2-3-*")).unlink()  # and 0-1, which was read before, a moment earlier
+    np.testing.assert_array_equal(buffer.timeseries()["time_ms"][0], 4 * WINDOW_MS + TICK_MS)
+    assert [w.index for w in buffer.latest(100)] == list(range(4, 12))
+
+
 def test_columns_may_come_and_go(make):
     buffer = make()
     buffer.append(window(0))

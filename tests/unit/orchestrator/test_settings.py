@@ -140,7 +140,6 @@ def test_made_in_code_nothing_is_read_from_outside(monkeypatch):
             "datacenter[1].name: found 'a', expected a name that no",
         ),
         ("[kafka.settings]\n'group.id' = 'x'", "expected keys other than 'group.id' (set kafka.group)"),
-        ("[kafka.settings]\n'enable.auto.commit' = true", "leave it out: OpenDT keeps its own offsets"),
         ("seed", "found broken TOML"),
     ],
 )
@@ -149,6 +148,13 @@ def test_what_is_wrong_in_a_file_is_named(write, text, message):
     said = message_of(file)
     assert said.startswith(f"{file}: ")
     assert message in said
+
+
+def test_names_of_datacenters_may_have_dots(write):
+    settings = load_settings(write("[datacenter.'eu.1']\n"), {"datacenter": {"eu.1": {"topology": "/t"}}}, {})
+    assert [(s.name, str(s.topology)) for s in settings.datacenters] == [("eu.1", "/t")]
+    said = message_of(write("[datacenter.'eu.1']\ntopologie = 'x'"))
+    assert said.endswith("The nearest is datacenter.eu.1.topology.")
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -232,7 +238,6 @@ def test_secrets_reach_whoever_needs_them(write):
     assert kafka_bootstrap_servers(settings) == "b:1"
     assert openai_api_key(settings) == SECRET
     assert settings.kafka.client_settings() == {
-        "bootstrap.servers": "b:1",
         "sasl.mechanism": "PLAIN",
         "sasl.password": SECRET,
     }

@@ -9,7 +9,7 @@ import os
 import re
 from pathlib import Path
 
-from opendt.orchestrator.settings import DatacenterSettings, Settings, known_keys
+from opendt.orchestrator.settings import DatacenterSettings, Settings, known_keys, load_settings
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "guides" / "configuration.md"
 TABLE = re.compile(r"(?<=<!-- settings -->\n).*?(?=<!-- end -->)", re.DOTALL)
@@ -38,3 +38,14 @@ def test_the_guide_lists_every_setting():
         PAGE.write_text(TABLE.sub(lambda _: table, text), encoding="utf-8")
         text = PAGE.read_text(encoding="utf-8")
     assert TABLE.findall(text) == [table]
+
+
+def test_the_example_of_the_guide_is_read_as_it_says(tmp_path):
+    example = re.search(r"```toml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)[1]
+    file = tmp_path / "opendt.toml"
+    file.write_text(example)
+    settings = load_settings(file, {}, {"OPENDT_KAFKA__PASSWORD": "x", "OPENDT_DATACENTER__SURF__SLO": "slo.json"})
+    assert settings.datacenter["surf"].topology == tmp_path / "surf" / "topology.json"
+    assert str(settings.datacenter["surf"].slo) == "slo.json"
+    assert settings.kafka.client_settings()["sasl.password"] == "x"
+    assert settings.kafka.client_settings()["sasl.username"] == "opendt"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
@@ -325,6 +326,16 @@ def test_a_rollback_to_what_is_not_there_is_refused(watched):
     with pytest.raises(InputError, match="one of 1 to 1"):
         roll_back_topology(watched.file, watched.store, 7)
     assert watched.file.read_bytes() == before
+
+
+def test_a_file_system_without_hard_links_will_do(watched, monkeypatch):
+    def refused(*_args):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    watched.store.keep(b"2")
+    assert watched.store.keep(b"3") == 3
+    assert [path.name for path in sorted(watched.store.directory.iterdir())] == ["0001.json", "0002.json", "0003.json"]
 
 
 def test_two_processes_never_take_one_number(tmp_path):
