@@ -41,6 +41,7 @@ SUMMARIES: Final = {
     "demo": "Run the closed loop over a week and write a report.",
     "config": "Show settings and where each came from.",
     "topology": "List, compare and bring back versions of a topology.",
+    "ledger": "Export, check and describe the ledger.",
 }
 EXIT_CODES: Final = {
     EXIT_DONE: "done",

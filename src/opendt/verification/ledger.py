@@ -184,6 +184,11 @@ class Ledger:
         """File or URL, without passwords."""
         return self._session.place
 
+    @property
+    def schema(self) -> str:
+        """Revision of the schema."""
+        return NEWEST
+
     @contextmanager
     def lease(self, datacenter: str, *, wait_s: float = 0.0) -> Iterator[None]:
         """Be the only process that records windows of a datacenter while the block runs.
@@ -571,11 +576,21 @@ class Ledger:
         datacenters : sequence of str, optional
             Only these, in order of their names.
         """
-        return ledger_export.write(self, stream, datacenters)
+        return ledger_export.write(self, stream, self._named(datacenters))
 
     def verify(self, datacenters: Sequence[str] | None = None) -> list[Problem]:
         """Compute every hash again, and check all that must fit together; what does not match, in words."""
-        return ledger_verify.verify(self, datacenters)
+        return ledger_verify.verify(self, self._named(datacenters))
+
+    def _named(self, datacenters: Sequence[str] | None) -> list[str]:
+        """Names in their order; those of all when None."""
+        known = self.datacenters()
+        unknown = sorted(set(datacenters or ()) - set(known))
+        if unknown:
+            raise LedgerError(
+                f"{self.place}: datacenter {unknown[0]} is not in the ledger, expected one of {', '.join(known) or 'none'}"
+            )
+        return known if datacenters is None else sorted(set(datacenters))
 
 
 def _decoded(decode: Callable[[Mapping[str, Any]], T], rows: Sequence[Mapping[str, Any]]) -> list[T]:

@@ -27,7 +27,6 @@ FORMAT: Final = "opendt-ledger-1"
 class _Recorded(Protocol):
     """What is read of a ledger."""
 
-    def datacenters(self) -> list[str]: ...
     def topology_versions(self, datacenter: str) -> tuple[RecordedVersion, ...]: ...
     def slo_versions(self, datacenter: str) -> tuple[RecordedVersion, ...]: ...
     def entries(self, datacenter: str) -> Iterator[RecordedWindow]: ...
@@ -50,11 +49,11 @@ class HashesOfVersions:
         )
 
 
-def write(ledger: _Recorded, stream: BinaryIO, datacenters: Sequence[str] | None) -> int:
+def write(ledger: _Recorded, stream: BinaryIO, datacenters: Sequence[str]) -> int:
     """Write the lines; gives their number."""
     stream.write(canonical_json({"format": FORMAT}) + b"\n")
     count = 1
-    for datacenter in ledger.datacenters() if datacenters is None else sorted(set(datacenters)):
+    for datacenter in datacenters:
         for line in _lines(ledger, datacenter):
             stream.write(line + b"\n")
             count += 1

@@ -53,7 +53,6 @@ class Problem:
 class _Recorded(Protocol):
     """What is read of a ledger."""
 
-    def datacenters(self) -> list[str]: ...
     def topology_versions(self, datacenter: str) -> tuple[RecordedVersion, ...]: ...
     def slo_versions(self, datacenter: str) -> tuple[RecordedVersion, ...]: ...
     def raw_windows(self, datacenter: str) -> Iterator[RawWindow]: ...
@@ -62,10 +61,9 @@ class _Recorded(Protocol):
     def orphans(self, datacenter: str) -> dict[str, int]: ...
 
 
-def verify(ledger: _Recorded, datacenters: Sequence[str] | None) -> list[Problem]:
-    """Check the datacenters given, or all."""
-    names = ledger.datacenters() if datacenters is None else sorted(set(datacenters))
-    return [problem for name in names for problem in _Check(ledger, name).run()]
+def verify(ledger: _Recorded, datacenters: Sequence[str]) -> list[Problem]:
+    """Check datacenters."""
+    return [problem for name in datacenters for problem in _Check(ledger, name).run()]
 
 
 class _Check:
