@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import chain
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -110,9 +111,10 @@ def parts_rows(topic: str, columns: Sequence[dict[str, Any]]) -> tuple[FragmentR
     """
     columns, with_gpu = _with_gpu(topic, "parts", columns)
     known = {*_PART_KEYS, "gpu_usage"}
-    for one in columns:
-        if len(one) != len(_PART_KEYS) + with_gpu and (extra := set(one) - known):
-            raise MessageError(f"parts.{min(extra)}", "a key of this name", "only known keys", file=topic)
+    if {*map(len, columns)} != {len(_PART_KEYS) + with_gpu}:
+        for one in columns:
+            if extra := set(one) - known:
+                raise MessageError(f"parts.{min(extra)}", "a key of this name", "only known keys", file=topic)
     rows, counts = _joined(topic, "parts", columns, _PART_KEYS, with_gpu)
     result = FragmentRows(
         _ids(topic, "parts.id", rows["id"]),
@@ -193,6 +195,8 @@ def task_fragments(topic: str, rows: Any) -> tuple[NDArray[np.int64], NDArray[np
 def _with_gpu(topic: str, place: str, columns: Sequence[dict[str, Any]]) -> tuple[Sequence[dict[str, Any]], bool]:
     """Give all messages a column of accelerators' demands when any has one; those without state none."""
     try:
+        if {*map(type, columns)} != {dict}:
+            raise TypeError
         has = ["gpu_usage" in one and one["gpu_usage"] is not None for one in columns]
         if not any(has) or all(has):
             return columns, any(has)
@@ -210,30 +214,25 @@ def _joined(
 ) -> tuple[dict[str, list[Any]], NDArray[np.int64]]:
     """Concatenate each column over the messages, whose columns must be lists of equal length."""
     prefix = f"{place}." if place else ""
-    joined: dict[str, list[Any]] = {}
-    counts: NDArray[np.int64] | None = None
-    for key in (*keys, "gpu_usage") if with_gpu else keys:
-        try:
-            lists = [c[key] for c in columns]
-        except KeyError:
-            raise MessageError(
-                f"{prefix}{key}", "no such key", "a list with one entry a fragment", file=topic
-            ) from None
-        except TypeError:
-            raise MessageError(place, "no columns", "an object of columns", file=topic) from None
-        if set(map(type, lists)) - {list}:
-            found = next(c for c in lists if type(c) is not list)
+    keys = (*keys, "gpu_usage") if with_gpu else keys
+    try:
+        lists = list(zip(*map(itemgetter(*keys), columns), strict=True))
+    except KeyError as error:
+        expected = "a list with one entry a fragment"
+        raise MessageError(f"{prefix}{error.args[0]}", "no such key", expected, file=topic) from None
+    counts: list[int] = []
+    for key, of_key in zip(keys, lists, strict=True):
+        if {*map(type, of_key)} - {list}:
+            found = next(one for one in of_key if type(one) is not list)
             raise MessageError(f"{prefix}{key}", found, "a list with one entry a fragment", file=topic)
-        lengths = np.fromiter(map(len, lists), np.int64, len(lists))
-        if counts is not None and not np.array_equal(counts, lengths):
-            row = int((counts != lengths).argmax())
-            raise MessageError(
-                f"{prefix}{key}", f"{lengths[row]} entries", f"{counts[row]}, as many as {prefix}{keys[0]}", file=topic
-            )
+        lengths = list(map(len, of_key))
+        if counts and counts != lengths:
+            row = next(i for i, length in enumerate(lengths) if length != counts[i])
+            expected = f"{counts[row]}, as many as {prefix}{keys[0]}"
+            raise MessageError(f"{prefix}{key}", f"{lengths[row]} entries", expected, file=topic)
         counts = lengths
-        joined[key] = list(chain.from_iterable(lists))
-    assert counts is not None
-    return joined, counts
+    joined = {key: list(chain.from_iterable(of_key)) for key, of_key in zip(keys, lists, strict=True)}
+    return joined, np.array(counts, np.int64)
 
 
 def _check_types(topic: str, place: str, values: list[Any], allowed: frozenset[type], expected: str) -> None:

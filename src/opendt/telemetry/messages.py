@@ -128,6 +128,23 @@ class TaskArrival:
     deadline_ms: int = -1
     parents: tuple[TaskId, ...] = ()
 
+    @property
+    def fields(self) -> tuple[Any, ...]:
+        """All values, in order."""
+        return (
+            self.id,
+            self.submission_ms,
+            self.duration_ms,
+            self.cpu_count,
+            self.cpu_capacity_mhz,
+            self.memory_mib,
+            self.gpu_count,
+            self.gpu_capacity_mhz,
+            self.gpu_memory_mib,
+            self.deadline_ms,
+            self.parents,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:

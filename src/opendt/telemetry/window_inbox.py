@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import heapq
 from collections import deque
 from dataclasses import dataclass, field
 from itertools import pairwise
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -28,7 +30,9 @@ __all__ = ["NEVER", "Batch", "Grid", "Inbox"]
 
 NEVER: Final = -(2**62)
 """A time before all others."""
-_PART_ENVELOPE: Final = 3
+_AT_ONCE: Final = 1_000
+"""Records that are decoded together: enough to work on columns, few enough to stay in the processor's cache."""
+_ENVELOPE: Final = itemgetter("message_type", "timestamp", "parts")
 _OLDER_KEYS: Final = ("id", "submission_time", "duration", "cpu_usage")
 
 
@@ -168,12 +172,13 @@ class Inbox:
         self.is_at_end = False
         self.heard = True
         self.read_offset = records[-1].offset + 1
-        batch = _decode(self.partition.topic, records, self.seen_ms)
-        self.seen_ms = int(batch.after_ms[-1])
-        if self.first_task_ms == NEVER:
-            tasks = (item for item in batch.items if type(item) is Task)
-            self.first_task_ms = next((task.task.submission_ms for task in tasks), NEVER)
-        self._batches.append(batch)
+        for begin in range(0, len(records), _AT_ONCE):
+            batch = _decode(self.partition.topic, records[begin : begin + _AT_ONCE], self.seen_ms)
+            self.seen_ms = int(batch.after_ms[-1])
+            if self.first_task_ms == NEVER:
+                tasks = (item for item in batch.items if type(item) is Task)
+                self.first_task_ms = next((task.task.submission_ms for task in tasks), NEVER)
+            self._batches.append(batch)
 
     def forget_heartbeats(self) -> None:
         """Drop what was read, of which nothing is kept: heartbeats before the first task."""
@@ -231,11 +236,23 @@ class Inbox:
 
 
 def _decode(topic: str, records: Sequence[Record], seen_ms: int) -> Batch:
+    """Decode records; the collector of cycles rests meanwhile, since parsed JSON has none and it would look at all of it."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        return _decoded(topic, records, seen_ms)
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _decoded(topic: str, records: Sequence[Record], seen_ms: int) -> Batch:
+    _, _, places, _, _, values = zip(*records, strict=True)
     documents: list[Any]
     try:
-        documents = list(map(orjson.loads, [record.value for record in records]))
+        documents = list(map(orjson.loads, values))
     except orjson.JSONDecodeError:
-        documents = [_parsed(topic, record.value) for record in records]
+        documents = [_parsed(topic, value) for value in values]
     count = len(records)
     items: list[Any] = [None] * count
     times_ms = np.full(count, NEVER, np.int64)
@@ -245,8 +262,8 @@ def _decode(topic: str, records: Sequence[Record], seen_ms: int) -> Batch:
         quick, rows, border = _quick_parts(documents, times_ms, border)
     elif topic == FRAGMENTS:
         quick, rows, border = _quick_fragments(documents, times_ms, border)
-    done = set(quick) if len(quick) < count else None
-    slow = [] if done is None else [i for i in range(count) if i not in done]
+    done = set(quick)
+    slow = [i for i in range(count) if i not in done] if len(done) < count else []
     for i in slow:
         items[i], times_ms[i] = _item(topic, documents[i])
     stragglers = [i for i in slow if type(items[i]) in (Parts, Fragments)]
@@ -256,9 +273,9 @@ def _decode(topic: str, records: Sequence[Record], seen_ms: int) -> Batch:
             items[i] = None
     after_ms = np.maximum.accumulate(np.maximum(times_ms, seen_ms))
     before_ms = np.concatenate(([seen_ms], after_ms[:-1]))
-    offsets = np.fromiter((record.offset for record in records), np.int64, count)
     plain = np.diff(border) > 0
     is_broken = any(isinstance(items[i], MessageError) for i in slow)
+    offsets = np.array(places, np.int64)
     return Batch(records, items, offsets, before_ms, after_ms, times_ms, rows, border, plain, is_broken)
 
 
@@ -290,23 +307,21 @@ _Rows = tuple[list[int], FragmentRows | None, "NDArray[np.int64]"]
 
 def _quick_parts(documents: list[Any], times_ms: NDArray[np.int64], border: NDArray[np.int64]) -> _Rows:
     """Decode all `parts` messages at once; none when any of them is wrong, since then each is looked at by itself."""
-    quick = [
-        i
-        for i, document in enumerate(documents)
-        if type(document) is dict
-        and document.get("message_type") == "parts"
-        and len(document) == _PART_ENVELOPE
-        and type(document.get("timestamp")) is int
-        and 0 <= document["timestamp"] <= LATEST_MS
-        and "parts" in document
-    ]
+    quick = [i for i, document in enumerate(documents) if type(document) is dict and "parts" in document]
     if not quick:
         return [], None, border
+    some = documents if len(quick) == len(documents) else [documents[i] for i in quick]
     try:
-        rows, counts = parts_rows(WORKLOAD, [documents[i]["parts"] for i in quick])
-    except MessageError:
+        kinds, moments, columns = zip(*map(_ENVELOPE, some), strict=True)
+        if {*kinds} != {"parts"} or {*map(type, moments)} != {int} or {*map(len, some)} != {3}:
+            return [], None, border
+        rows, counts = parts_rows(WORKLOAD, columns)
+        times = np.array(moments, np.int64)
+    except (KeyError, TypeError, OverflowError, MessageError):
         return [], None, border
-    times_ms[quick] = [documents[i]["timestamp"] for i in quick]
+    if times.min() < 0 or times.max() > LATEST_MS:
+        return [], None, border
+    times_ms[quick] = times
     border[np.array(quick) + 1] = counts
     return quick, rows, np.cumsum(border)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -87,7 +87,7 @@ class Released:
 
 def arrival_digest(arrival: TaskArrival) -> str:
     """Short digest of what a task message says of the task, to tell a repetition from a contradiction."""
-    return hashlib.blake2b(repr(astuple(arrival)).encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(repr(arrival.fields).encode(), digest_size=8).hexdigest()
 
 
 class TaskBook:
@@ -644,7 +644,7 @@ class TaskBook:
             released = column["released"][slot]
             tasks.append(
                 {
-                    "task": list(astuple(state.arrival)),
+                    "task": list(state.arrival.fields),
                     "is_older": slot in self.older,
                     "digest": state.digest,
                     "sent": [list(sent) for sent in state.sent if sent.first + sent.length > released],

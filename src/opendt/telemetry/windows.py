@@ -475,7 +475,7 @@ def _hash(window: WindowInput) -> str:
     fragments = window.fragments
     words = [
         [window.datacenter, window.index, window.start_ms, window.end_ms, window.origin_ms],
-        [astuple(task) for task in window.tasks],
+        [task.fields for task in window.tasks],
         fragments.ids,
         window.completed,
         None if window.topology is None else astuple(window.topology),
