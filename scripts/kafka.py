@@ -32,6 +32,7 @@ VERSION = "4.3.0"
 SASL_USER = "opendt"
 SASL_PASSWORD = "correct-horse"
 
+_IDENTITY = "identity.pem"
 _COPY_GOAL = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
 
 _POM = """<project>
@@ -49,15 +50,17 @@ _POM = """<project>
 _PROPERTIES = """process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{port},SASL_PLAINTEXT://127.0.0.1:{sasl},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port},SASL_PLAINTEXT://127.0.0.1:{sasl}
+listeners={listeners},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners={listeners}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL
 inter.broker.listener.name=PLAINTEXT
 sasl.enabled.mechanisms=PLAIN
-listener.name.sasl_plaintext.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \\
+listener.name.sasl_ssl.ssl.keystore.type=PEM
+listener.name.sasl_ssl.ssl.keystore.location={folder}/{identity}
+listener.name.sasl_ssl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \\
   user_{user}="{password}";
-log.dirs={data}
+log.dirs={folder}/data
 auto.create.topics.enable=false
 # One node: every internal topic has one replica, and one partition to keep start-up short.
 offsets.topic.replication.factor=1
@@ -127,7 +130,7 @@ def fetch_jars() -> Path:
 
 
 class KafkaBroker:
-    """One broker, with one listener without login and one with (SASL PLAIN).
+    """One broker with two listeners: a plain one, and one with TLS and login (SASL PLAIN) if there is openssl.
 
     Parameters
     ----------
@@ -140,25 +143,29 @@ class KafkaBroker:
     ----------
     bootstrap : str
         Address for clients, ``127.0.0.1:port``; stays the same when the broker is ended and started again.
-    sasl_bootstrap : str
-        Address for clients that log in with `SASL_USER` and `SASL_PASSWORD` (SASL_PLAINTEXT, PLAIN).
+    secure_bootstrap : str
+        Address for clients that trust `certificate` and log in with `SASL_USER` and `SASL_PASSWORD` (SASL_SSL, PLAIN).
+    certificate : Path
+        The broker's certificate, signed by itself.
     """
 
     def __init__(self, folder: Path, port: int | None = None) -> None:
         jars = fetch_jars()
         folder = folder.resolve()
-        data = folder / "data"
         folder.mkdir(parents=True, exist_ok=True)
         self._port = free_port(port)
-        sasl_port = free_port()
         self.bootstrap = f"127.0.0.1:{self._port}"
-        self.sasl_bootstrap = f"127.0.0.1:{sasl_port}"
+        self.secure_bootstrap = f"127.0.0.1:{free_port()}"
+        self.certificate = folder / "certificate.pem"
         self._properties = folder / "server.properties"
+        listeners = [f"PLAINTEXT://{self.bootstrap}"]
+        if _make_identity(folder / _IDENTITY, self.certificate):
+            listeners.append(f"SASL_SSL://{self.secure_bootstrap}")
         self._settings = _PROPERTIES.format(
-            port=self._port,
-            sasl=sasl_port,
+            listeners=",".join(listeners),
             controller=free_port(),
-            data=data,
+            folder=folder,
+            identity=_IDENTITY,
             user=SASL_USER,
             password=SASL_PASSWORD,
         )
@@ -172,7 +179,7 @@ class KafkaBroker:
             "-cp",
             f"{jars}/*",
         ]
-        if not (data / "meta.properties").exists():
+        if not (folder / "data" / "meta.properties").exists():
             self._format()
         self.server = Server("the Kafka broker", folder, self._is_ready)
 
@@ -214,6 +221,21 @@ class KafkaBroker:
         except OSError:
             return False
         return True
+
+
+def _make_identity(identity: Path, certificate: Path) -> bool:
+    """Make a key with a certificate for 127.0.0.1 unless they are there; return whether they are."""
+    openssl = shutil.which("openssl")
+    if certificate.exists() or openssl is None:
+        return certificate.exists()
+    key = identity.with_suffix(".key")
+    command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1,DNS:127.0.0.1", "-days", "3650"]
+    subprocess.run([*command, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    identity.touch(mode=0o600)
+    identity.write_text(key.read_text() + certificate.read_text(), encoding="utf-8")
+    key.unlink()
+    return True
 
 
 def main() -> int:

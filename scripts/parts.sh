@@ -5,6 +5,7 @@
 #
 #   Chromium      draws the report, for the test that looks at it
 #   Kafka         the broker that streams come from: Java 17 or newer runs it, Maven gets its jars (see scripts/kafka.py)
+#   OpenSSL       makes the broker's certificate, for the tests of TLS
 #   PostgreSQL    the server that the ledger may live in (see scripts/postgres.py)
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -79,6 +80,9 @@ if { has_java || install Java default-jre-headless; } && { command -v mvn >/dev/
     elif fetch_kafka; then
         echo "parts: Kafka is here"
     fi
+fi
+if command -v openssl >/dev/null 2>&1 || install OpenSSL openssl; then
+    echo "parts: OpenSSL is here"
 fi
 if has_postgres || install_postgres; then
     echo "parts: PostgreSQL is here"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -44,7 +45,7 @@ def fresh_name() -> Callable[[str], str]:
 
 @pytest.fixture(scope="session")
 def kafka_broker() -> Iterator[KafkaBroker]:
-    """One broker for all tests: `bootstrap`, `sasl_bootstrap`. Not to be stopped."""
+    """One broker for all tests: `bootstrap`, and `secure_bootstrap` with TLS and login. Not to be stopped."""
     require_kafka()
     with tempfile.TemporaryDirectory(prefix="opendt-kafka-") as folder, KafkaBroker(Path(folder)) as broker:
         yield broker
@@ -56,9 +57,16 @@ def empty_kafka_broker(kafka_broker: KafkaBroker) -> KafkaBroker:
     from confluent_kafka.admin import AdminClient
 
     admin = AdminClient({"bootstrap.servers": kafka_broker.bootstrap})
-    names = [name for name in admin.list_topics(timeout=10).topics if not name.startswith("__")]
+
+    def topics() -> list[str]:
+        return [name for name in admin.list_topics(timeout=10).topics if not name.startswith("__")]
+
+    names = topics()
     for deleted in admin.delete_topics(names).values() if names else ():
         deleted.result(timeout=10)
+    deadline = time.monotonic() + 10
+    while topics():  # the controller forgets a topic first, the broker a little later
+        assert time.monotonic() < deadline, "topics are still there"
     return kafka_broker
 
 

@@ -16,6 +16,7 @@ from opendt.model.errors import InputError, TransportError
 from opendt.telemetry.kafka import KafkaSink, KafkaSource, ensure_topics
 from opendt.telemetry.source import Partition, Record
 from scripts.kafka import SASL_PASSWORD, SASL_USER
+from tests.parts import require_part
 
 DEADLINE_S = 30.0  # what takes longer has failed
 SOON = {"session.timeout.ms": "2000", "heartbeat.interval.ms": "300", "topic.metadata.refresh.interval.ms": "500"}
@@ -30,7 +31,7 @@ class Reader:
         self.records = []
         self.assigned = set()
         self.revoked = []
-        self.begin = begin or {}  # as a ledger: where to go on
+        self.begin = {} if begin is None else begin  # as a ledger: where to go on
         self.source = KafkaSource(
             bootstrap,
             group,
@@ -48,8 +49,8 @@ class Reader:
         self.assigned.difference_update(partitions)
         self.revoked += partitions
 
-    def poll(self, timeout_s=0.1):
-        records = self.source.poll(timeout_s=timeout_s)
+    def poll(self, timeout_s=0.1, **options):
+        records = self.source.poll(timeout_s=timeout_s, **options)
         self.keep(records)
         return records
 
@@ -174,6 +175,25 @@ def test_two_readers_of_a_group_share_and_take_over(reader, sink, topic, fresh_n
     assert len(two.revoked) == 0
 
 
+def test_members_that_come_and_go_amid_a_backlog_read_each_record_once(reader, sink, topic, fresh_name):
+    name, group, ledger = topic(partitions=4), fresh_name("group"), {}
+    send(sink, name, numbers(0, 40_000), [f"dc-{number}" for number in range(40)])
+    one = reader(group, name, begin=ledger)
+    until(lambda: one.records, one)
+    values = []
+    for _ in range(3):
+        guest = reader(group, name, begin=ledger)
+        deadline = time.monotonic() + DEADLINE_S
+        while not guest.records and time.monotonic() < deadline:
+            one.poll(max_records=100)
+            guest.poll(max_records=100)
+        guest.source.close()
+        assert guest.records
+        values += guest.values
+    until(lambda: len(one.records) + len(values) >= 40_000, one)
+    assert sorted(map(int, one.values + values)) == list(range(40_000))
+
+
 MEMBER = """
 import sys
 from opendt.telemetry.kafka import KafkaSource
@@ -239,9 +259,9 @@ def test_pause_and_resume_lose_and_repeat_nothing(reader, sink, topic, fresh_nam
         one.source.pause([paused])
         for _ in range(3):
             assert {record.partition for record in one.poll()} <= {other.number}
-            one.keep(one.source.poll(max_records=100))
+            one.poll(max_records=100)
         one.source.resume([paused])
-        one.keep(one.source.poll(max_records=500, timeout_s=0.1))
+        one.poll(max_records=500)
     until(lambda: len(one.records) >= 40_000, one)
     for partition in (0, 1):
         offsets = [record.offset for record in one.records if record.partition == partition]
@@ -381,31 +401,43 @@ def test_what_cannot_be_delivered_is_said_at_flush(sink, kafka_broker, fresh_nam
     send(sink, name, [b"1"])  # said once; the sink is as good as before
 
 
-def login(password, **more):
+@pytest.fixture
+def login(kafka_broker):
+    """Settings for the listener of the broker that wants TLS and a login."""
+    require_part("openssl")
     return {
-        "security.protocol": "SASL_PLAINTEXT",
+        "security.protocol": "SASL_SSL",
+        "ssl.ca.location": str(kafka_broker.certificate),
         "sasl.mechanism": "PLAIN",
         "sasl.username": SASL_USER,
-        "sasl.password": password,
-        **more,
+        "sasl.password": SASL_PASSWORD,
     }
 
 
-def test_a_login_reaches_the_broker(reader, kafka_broker, fresh_name):
-    bootstrap, name = kafka_broker.sasl_bootstrap, fresh_name("topic")
-    ensure_topics(bootstrap, [name], settings=login(SASL_PASSWORD))
-    sink = KafkaSink(bootstrap, settings=login(SASL_PASSWORD))
+def test_tls_and_login_reach_the_broker(reader, kafka_broker, login, fresh_name):
+    bootstrap, name = kafka_broker.secure_bootstrap, fresh_name("topic")
+    ensure_topics(bootstrap, [name], settings=login)
+    sink = KafkaSink(bootstrap, settings=login)
     send(sink, name, [b"1"])
     sink.close()
-    one = reader(fresh_name("group"), name, bootstrap=bootstrap, settings=login(SASL_PASSWORD))
-    until(lambda: one.values == [b"1"], one)
+    one = reader(fresh_name("group"), name, bootstrap=bootstrap, settings=login)
+    until(lambda: one.values == [b"1"] and one.source.is_at_end(Partition(name, 0)), one)
 
 
-def test_a_refused_login_is_said_without_the_password(kafka_broker):
-    source = KafkaSource(kafka_broker.sasl_bootstrap, "group", settings=login("wrong-password"))
-    with pytest.raises(TransportError, match="Authentication failed: Invalid username or password") as caught:
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"sasl.password": "geheim"}, "Authentication failed: Invalid username or password"),
+        ({"ssl.ca.location": None}, "certificate verify failed"),
+        ({"security.protocol": "SASL_PLAINTEXT"}, "no broker answered within 1 s: .*security.protocol"),
+    ],
+)
+def test_a_broker_that_refuses_us_says_why_without_the_password(kafka_broker, login, changed, message):
+    settings = {name: value for name, value in (login | changed).items() if value is not None}
+    source = KafkaSource(kafka_broker.secure_bootstrap, "group", settings=settings, connect_timeout_s=1.0)
+    with pytest.raises(TransportError, match=message) as caught:
         source.subscribe(["x"], on_assigned=lambda _: {}, on_revoked=lambda _: None)
-    assert "wrong-password" not in str(caught.value)
+    assert settings["sasl.password"] not in str(caught.value)
     source.close()
 
 

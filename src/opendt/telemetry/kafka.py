@@ -13,8 +13,17 @@ import re
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 from confluent_kafka.cimpl import NewTopic
 
 from opendt.model.errors import InputError, TransportError
@@ -122,6 +131,7 @@ class KafkaSource:
         self._next: dict[tuple[str, int], int] = {}  # partition -> offset after the last record delivered
         self._gone: set[Partition] = set()  # those that were taken from us while records were being collected
         self._closing = False
+        self._asker: AdminClient | None = None
 
     def subscribe(
         self,
@@ -197,15 +207,20 @@ class KafkaSource:
         position = self._next.get(partition)
         if position is None or partition not in self._mine:
             return False
-        place = TopicPartition(partition.topic, partition.number)
+        place = TopicPartition(*partition)
         try:
             _, known_end = self._consumer.get_watermark_offsets(place, cached=True)
             if known_end > position or self._line.is_away:
                 return False
-            _, end = self._consumer.get_watermark_offsets(place, timeout=1.0)
+            if self._asker is None:
+                self._asker = self._line.asker()
+            question = {place: OffsetSpec.latest()}  # type: ignore[no-untyped-call]
+            answer = self._asker.list_offsets(
+                question, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=1.0
+            )[place]
+            return position >= int(answer.result().offset)
         except KafkaException:
             return False
-        return position >= end
 
     def commit(self, offsets: Mapping[Partition, int]) -> None:
         """Tell the broker the next offset of each partition, without waiting for it; the ledger's are the ones that count."""
@@ -472,18 +487,19 @@ class _Line:
         self._fatal = ""
 
     def client(self, kind: Callable[..., Any], defaults: Mapping[str, object], **callbacks: object) -> Any:
-        """Make a client of librdkafka: Consumer, Producer or AdminClient."""
-        config = {
-            **defaults,
-            **self._settings,
-            **_OURS,
-            **callbacks,
-            "bootstrap.servers": self.servers,
-            "error_cb": self._heard_error,
-            "stats_cb": self._heard_statistics,
-        }
+        """Make a client of librdkafka, Consumer, Producer or AdminClient, that is polled for what it has to say."""
+        callbacks |= {"error_cb": self._heard_error, "stats_cb": self._heard_statistics, "logger": _QUIET_LOG}
+        return self._made(kind, {**defaults, **self._settings, **_OURS, **callbacks})
+
+    def asker(self) -> AdminClient:
+        """Make a client for questions, which on a consumer's own connection wait behind a fetch that waits for records."""
+        silent = {"statistics.interval.ms": 0, "log_level": 0}  # nobody polls it: nothing may pile up
+        client: AdminClient = self._made(AdminClient, {**self._settings, **_OURS, **silent})
+        return client
+
+    def _made(self, kind: Callable[..., Any], config: dict[str, object]) -> Any:
         try:
-            return kind(config, logger=_QUIET_LOG)
+            return kind({**config, "bootstrap.servers": self.servers})
         except (KafkaException, TypeError, ValueError) as error:
             raise InputError(
                 "Kafka settings",
@@ -537,6 +553,11 @@ class _Line:
                     raise self.failure(f"does not make topic {name}", error) from error
             else:
                 made.append(name)
+        # The controller has made them; brokers hear of it a little later.
+        deadline = time.monotonic() + timeout_s
+        while not set(missing) <= self.wait_for_broker(client, timeout_s).topics.keys():
+            if time.monotonic() > deadline:
+                raise TransportError(f"Kafka at {self.servers} made {', '.join(missing)} but does not show them")
         return made
 
     def failure(self, what: str, error: KafkaException) -> TransportError:
