@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from opendt.model.topology import Topology
-    from opendt.orchestrator.versions import VersionStore
+    from opendt.orchestrator.version_store import VersionStore
 
 
 class _Place(NamedTuple):

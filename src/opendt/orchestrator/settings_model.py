@@ -50,7 +50,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class DatacenterSettings(_Section):
@@ -146,6 +146,7 @@ class Settings(BaseSettings):
         env_prefix="OPENDT_",
         env_nested_delimiter="__",
         validate_default=False,
+        hide_input_in_errors=True,
     )
 
     datacenter: Annotated[

@@ -18,7 +18,8 @@ from opendt.model.slo import (
     UtilizationBand,
     read_slo,
 )
-from opendt.orchestrator.versions import Version, VersionedFile, VersionStore
+from opendt.orchestrator.version_store import VersionStore
+from opendt.orchestrator.versions import Version, VersionedFile
 
 if TYPE_CHECKING:
     from opendt.model.topology import Topology

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from opendt.formats.opendc_dialect import OpenDCReading
 from opendt.formats.opendc_topology import read_topology
-from opendt.orchestrator.versions import Rollback, Version, VersionedFile, VersionStore, roll_back
+from opendt.orchestrator.version_store import Rollback, VersionStore, roll_back
+from opendt.orchestrator.versions import Version, VersionedFile
 
 if TYPE_CHECKING:
     from opendt.model.topology import Cluster, HostGroup, Topology

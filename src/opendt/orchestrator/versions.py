@@ -11,11 +11,6 @@ that nobody's half-written file is judged. A version's hash is over its JSON, no
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import json
-import os
-import re
 import tempfile
 import threading
 import time
@@ -34,37 +29,19 @@ from opendt.orchestrator.event_types import (
     TopologyLoaded,
     TopologyRefused,
 )
+from opendt.orchestrator.version_store import VersionStore, content_hash
 
-__all__ = [
-    "FileWatchers",
-    "Kept",
-    "Rollback",
-    "Version",
-    "VersionStore",
-    "VersionedFile",
-    "content_hash",
-    "roll_back",
-]
+__all__ = ["FileWatchers", "Version", "VersionedFile"]
 
 T = TypeVar("T")
 Reader = Callable[[Path], T]
 
-_NAME: Final = re.compile(r"(\d{4,})\.json")
 _SETTLE_S: Final = 0.2
 _POLL_S: Final = 0.5
 _EVENTS: Final[dict[str, tuple[type[Event], type[Event], type[Event]]]] = {
     "topology": (TopologyLoaded, TopologyChanged, TopologyRefused),
     "slo": (SloLoaded, SloChanged, SloRefused),
 }
-
-
-def content_hash(content: bytes) -> str:
-    """SHA-256 of the JSON in a file, in hex; of its bytes when it holds none."""
-    try:
-        canonical = json.dumps(json.loads(content), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
-    except (ValueError, RecursionError):
-        return hashlib.sha256(content).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,102 +67,6 @@ class Version(Generic[T]):
     value: T
     content: bytes
     origin: str
-
-
-class Kept(NamedTuple):
-    """A numbered backup; `saved_ms` is the wall clock when it was kept, ms since the epoch."""
-
-    number: int
-    content_hash: str
-    saved_ms: int
-    path: Path
-
-
-class Rollback(NamedTuple):
-    """What a rollback did: the number that the old content has now, and where an edit that nobody had taken is kept."""
-
-    number: int
-    set_aside: Path | None
-
-
-class VersionStore:
-    """Numbered backups in a folder: ``0001.json`` and so on, each the file as it was.
-
-    Parameters
-    ----------
-    directory : Path or str
-        Folder; made with the first backup. Several processes may add to it.
-    """
-
-    def __init__(self, directory: Path | str) -> None:
-        self.directory = Path(directory)
-
-    def numbers(self) -> list[int]:
-        """Numbers of all backups, rising."""
-        if not self.directory.is_dir():
-            return []
-        return sorted(int(match[1]) for path in self.directory.iterdir() if (match := _NAME.fullmatch(path.name)))
-
-    def history(self) -> list[Kept]:
-        """All backups, oldest first."""
-        return [self._kept(number) for number in self.numbers()]
-
-    def latest(self) -> Kept | None:
-        """The backup with the highest number."""
-        numbers = self.numbers()
-        return self._kept(numbers[-1]) if numbers else None
-
-    def path(self, number: int) -> Path:
-        """Where a backup is.
-
-        Raises
-        ------
-        InputError
-            When there is none of this number.
-        """
-        path = self.directory / f"{number:04d}.json"
-        if not path.is_file():
-            numbers = self.numbers()
-            there = f"one of 1 to {numbers[-1]}" if numbers else "one that is there; none is yet"
-            raise InputError("version", str(number), there, file=str(self.directory))
-        return path
-
-    def keep(self, content: bytes) -> int:
-        """Keep a content and give its number: the latest one's when that holds the same JSON, else the next.
-
-        Raises
-        ------
-        OSError
-            When it cannot be written.
-        """
-        latest = self.latest()
-        if latest is not None and latest.content_hash == content_hash(content):
-            return latest.number
-        self.directory.mkdir(parents=True, exist_ok=True)
-        number = 1 if latest is None else latest.number + 1
-        temporary = _written_beside(self.directory / "new.json", content)
-        try:
-            while True:
-                try:
-                    _name_new(temporary, self.directory / f"{number:04d}.json")
-                except FileExistsError:  # another process was first
-                    number += 1
-                else:
-                    _sync(self.directory)
-                    return number
-        finally:
-            temporary.unlink(missing_ok=True)
-
-    def set_aside(self, content: bytes) -> Path:
-        """Keep a content that is no version, under its hash."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        path = self.directory / f"set-aside-{content_hash(content)[:12]}.json"
-        _written_beside(path, content).replace(path)
-        return path
-
-    def _kept(self, number: int) -> Kept:
-        path = self.directory / f"{number:04d}.json"
-        return Kept(number, content_hash(path.read_bytes()), path.stat().st_mtime_ns // 1_000_000, path)
 
 
 class _Found(NamedTuple, Generic[T]):
@@ -379,41 +260,6 @@ class VersionedFile(Generic[T]):
             self._on_event(event)
 
 
-def roll_back(file: Path, store: VersionStore, number: int, read: Reader[object]) -> Rollback:
-    """Write an earlier version over a file, as a version with a number of its own.
-
-    What stands in the file now is kept first: as a version when it validates, else set aside.
-
-    Raises
-    ------
-    InputError
-        When there is no such version, or it no longer validates.
-    OSError
-        When something cannot be written.
-    """
-    backup = store.path(number)
-    read(backup)
-    content = backup.read_bytes()
-    aside = None
-    if file.is_file():
-        present = file.read_bytes()
-        try:
-            read(file)
-            store.keep(present)
-        except InputError:
-            aside = store.set_aside(present)
-    target = file.resolve()  # a link stays a link
-    temporary = _written_beside(target, content)
-    try:
-        if target.exists():
-            temporary.chmod(target.stat().st_mode & 0o7777)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync(target.parent)
-    return Rollback(store.keep(content), aside)
-
-
 class FileWatchers:
     """A thread that looks at files now and then.
 
@@ -461,34 +307,3 @@ def _content(file: Path) -> bytes:
     except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
         raise FormatError(file, "", reason, "a readable file") from error
-
-
-def _written_beside(target: Path, content: bytes) -> Path:
-    """Write a content safely under a free name in the folder of `target`."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(descriptor)
-    return Path(name)
-
-
-def _name_new(file: Path, target: Path) -> None:
-    """Give a file a name that must be free; where there are no hard links, another process might be faster by a hair."""
-    try:
-        os.link(file, target)
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
-            raise
-        if target.exists():
-            raise FileExistsError(errno.EEXIST, "there is such a file", str(target)) from error
-        file.replace(target)
-
-
-def _sync(folder: Path) -> None:
-    """Make names in a folder safe."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

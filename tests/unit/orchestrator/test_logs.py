@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ import structlog
 from pydantic import SecretStr
 
 from opendt.orchestrator.event_types import Drift, WindowClosed
-from opendt.orchestrator.events import EventBus
+from opendt.orchestrator.events import EVENT_TYPES, EventBus, Notice
 from opendt.orchestrator.logs import bound, configure_logging, log, log_event
 from opendt.orchestrator.settings import Settings
 
@@ -128,3 +129,14 @@ def test_events_are_logged_at_their_level(lines):
         "warning",
         "1970-01-01 00:00:00 surf: step of +10.0% against the calibration of hour",
     )
+
+
+@pytest.mark.parametrize("kind", EVENT_TYPES)
+def test_every_kind_of_event_can_be_logged(lines, kind):
+    said = lines(level="debug")
+    examples = {"int": 3, "float": 0.25, "bool": True}
+    values = {f.name: examples.get(f.type, "word") for f in dataclasses.fields(EVENT_TYPES[kind])}
+    event = EVENT_TYPES[kind](**values | {"datacenter": "surf", "time_ms": 0})
+    log_event(Notice(1, 0, event))
+    assert event.words() in said()[0]
+    assert f"datacenter=surf kind={kind}" in said()[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import traceback
 
 import pytest
 
@@ -227,7 +228,11 @@ def test_no_secret_is_shown(write):
     ],
 )
 def test_no_secret_is_in_a_complaint(write, text):
-    assert SECRET not in message_of(write(text))
+    file = write(text)
+    assert SECRET not in message_of(file)
+    with pytest.raises(InputError) as caught:
+        load_settings(file, {}, {})
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
 def test_secrets_reach_whoever_needs_them(write):
@@ -263,3 +268,9 @@ def test_both_functions_read_the_default_sources(tmp_path, monkeypatch):
 )
 def test_passwords_in_addresses_are_hidden(url, shown):
     assert without_password(url) == shown
+
+
+def test_an_empty_variable_is_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    environ = {"OPENDT_HEALTH_FILE": "", "OPENDT_KAFKA__PASSWORD": "", "OPENDT_SEED": ""}
+    assert load_settings(environ=environ) == Settings()

@@ -18,7 +18,8 @@ from opendt.orchestrator.topology import (
     topology_file,
     topology_store,
 )
-from opendt.orchestrator.versions import FileWatchers, VersionStore, content_hash
+from opendt.orchestrator.version_store import VersionStore, content_hash
+from opendt.orchestrator.versions import FileWatchers
 from tests.small import topology, write_json
 
 
@@ -336,6 +337,20 @@ def test_a_file_system_without_hard_links_will_do(watched, monkeypatch):
     watched.store.keep(b"2")
     assert watched.store.keep(b"3") == 3
     assert [path.name for path in sorted(watched.store.directory.iterdir())] == ["0001.json", "0002.json", "0003.json"]
+
+
+def test_a_full_disk_leaves_no_pieces_and_the_file_as_it_was(watched, monkeypatch):
+    watched.write(count=3)
+    before = watched.file.read_bytes()
+
+    def full(_descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        roll_back_topology(watched.file, watched.store, 1)
+    assert watched.file.read_bytes() == before
+    assert [path.name for path in watched.store.directory.iterdir()] == ["0001.json"]
 
 
 def test_two_processes_never_take_one_number(tmp_path):
