@@ -95,12 +95,16 @@ class Event:
         """The event as plain data: ``kind`` and its fields."""
         return {"kind": self.kind, **asdict(self)}
 
-    def words(self) -> str:
-        """Tell the event in one line for people, with datacenter and event time where it has them."""
+    @property
+    def said(self) -> str:
+        """What happened, in one line for people."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        said = " ".join(self.sentence.format(**values).split())
+        return " ".join(self.sentence.format(**values).split())
+
+    def words(self) -> str:
+        """When, where and what, in one line for people: event time and datacenter where it has them."""
         when = "" if self.time_ms is None else f"{_moment(self.time_ms)} "
-        return f"{when}{self.datacenter}{': ' if self.datacenter else ''}{said}"
+        return f"{when}{self.datacenter}{': ' if self.datacenter else ''}{self.said}"
 
 
 def _moment(time_ms: int) -> str:

@@ -88,7 +88,7 @@ def log_event(notice: Notice) -> None:
     """Log an event; subscribe it to the bus."""
     event = notice.event
     values = {name: value for name, value in event.as_dict().items() if value not in (None, "")}
-    log().log(_LEVELS[event.level], event.words(), **values)
+    log().log(_LEVELS[event.level], event.said, **values)
 
 
 def _hide_secrets(_logger: Any, _method: str, values: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -127,7 +127,7 @@ def test_events_are_logged_at_their_level(lines):
     )
     assert (drift["level"], drift["event"]) == (
         "warning",
-        "1970-01-01 00:00:00 surf: step of +10.0% against the calibration of hour",
+        "step of +10.0% against the calibration of hour",
     )
 
 
@@ -138,5 +138,5 @@ def test_every_kind_of_event_can_be_logged(lines, kind):
     values = {f.name: examples.get(f.type, "word") for f in dataclasses.fields(EVENT_TYPES[kind])}
     event = EVENT_TYPES[kind](**values | {"datacenter": "surf", "time_ms": 0})
     log_event(Notice(1, 0, event))
-    assert event.words() in said()[0]
-    assert f"datacenter=surf kind={kind}" in said()[0]
+    assert event.said in said()[0]
+    assert {"datacenter=surf", f"kind={kind}"} <= set(said()[0].split())
