@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -233,3 +236,35 @@ def test_series_of_several_clusters_are_summed_and_told_apart():
     }
     one = series_columns({"time_ms": np.array([0]), "power_w": np.array([[1.0]])}, ["a"])
     assert one["power_w"].tolist() == [1.0]
+
+
+WRITER = """
+import sys
+from itertools import count
+import numpy as np
+from opendt.orchestrator.buffer import SimulationResultsBuffer, WindowSeries
+buffer = SimulationResultsBuffer(sys.argv[1], memory_windows=4, file_windows=2)
+for n in count():
+    time_ms = np.arange(n * 300_000 + 30_000, (n + 1) * 300_000 + 1, 30_000)
+    buffer.append(WindowSeries(n, n * 300_000, (n + 1) * 300_000, {"time_ms": time_ms, "power_w": time_ms / 1000.0}))
+"""
+
+
+def test_a_process_killed_while_it_writes_leaves_whole_files_only(tmp_path, events):
+    folder = tmp_path / "results"
+    process = subprocess.Popen([sys.executable, "-c", WRITER, str(folder)])
+    try:
+        deadline_s = time.monotonic() + 40
+        while not folder.exists() or len(list(folder.glob("*.parquet"))) < 5:
+            assert process.poll() is None
+            assert time.monotonic() < deadline_s
+    finally:
+        process.kill()
+        process.wait()
+    buffer = SimulationResultsBuffer(folder, on_event=events.append)
+    last = buffer.last_index
+    times = buffer.timeseries()["time_ms"]
+    np.testing.assert_array_equal(times, np.arange(TICK_MS, (last + 1) * WINDOW_MS + 1, TICK_MS))
+    assert last >= 9
+    assert events == []
+    assert list(folder.glob("*.partial")) == []
