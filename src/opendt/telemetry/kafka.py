@@ -27,6 +27,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 from confluent_kafka.cimpl import NewTopic
 
 from opendt.model.errors import InputError, TransportError
+from opendt.telemetry.messages import COMPACTED
 from opendt.telemetry.source import Partition, Record
 
 if TYPE_CHECKING:
@@ -34,10 +35,7 @@ if TYPE_CHECKING:
 
     Settings = Mapping[str, str | int | float | bool]
 
-__all__ = ["COMPACTED_TOPICS", "KafkaSink", "KafkaSource", "ensure_topics"]
-
-COMPACTED_TOPICS: Final = frozenset({"dc.topology", "sim.topology"})
-"""Topics of which only the last message of each key counts, and is kept for ever."""
+__all__ = ["KafkaSink", "KafkaSource", "ensure_topics"]
 
 LARGEST_MESSAGE_BYTES: Final = 8 * 1024 * 1024
 """Largest message that is sent, and that the topics made here take: a task with all its fragments exceeds Kafka's 1 MiB."""
@@ -415,7 +413,7 @@ class KafkaSink:
             self._producer,
             [topic],
             partitions=self._partitions,
-            compacted=COMPACTED_TOPICS,
+            compacted=COMPACTED,
             timeout_s=self._connect_timeout_s,
         )
         self._known.add(topic)
@@ -433,7 +431,7 @@ def ensure_topics(
     names: Iterable[str],
     *,
     partitions: int = 1,
-    compacted: Collection[str] = COMPACTED_TOPICS,
+    compacted: Collection[str] = COMPACTED,
     settings: Settings | None = None,
     connect_timeout_s: float = 10.0,
 ) -> list[str]:
