@@ -203,14 +203,19 @@ class VersionedFile(Generic[T]):
         try:
             version = self._keep(found)
         except OSError as error:
-            with self._lock:
-                self._mailbox = self._mailbox or found  # tried again at the next window
+            self._put_back(found)
             if self._untaken != found.content_hash:
                 self._untaken = found.content_hash
                 self._refuse(found.origin, error)
             return None
         self._tell_version(self._changed, version)
         return version
+
+    def _put_back(self, found: _Found[T]) -> None:
+        """Let it be tried again at the next window, unless something newer has come."""
+        with self._lock:
+            if self._mailbox is None:
+                self._mailbox = found
 
     def _parse(self, content: bytes, origin: str) -> _Found[T]:
         """Validate a content: exactly these bytes, whatever the file holds by now."""
