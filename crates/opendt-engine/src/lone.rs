@@ -6,13 +6,13 @@
 //! changed in one pass, in the order in which the calendar gives them.
 
 use crate::meters::Meters;
-use crate::queue::{HostQueue, NEVER, Streaming};
+use crate::queue::{NEVER, Streaming, Wheel};
 use crate::sim::{Scratch, Simulation};
 use crate::state::Slot;
 use crate::workload::{Usage, Workload};
 
-/// Fragments in two cache lines.
-const AHEAD: usize = 10;
+/// Fragments in three cache lines.
+const AHEAD: usize = 15;
 
 /// Before nothing: no workload has so many fragments.
 const NOWHERE: u32 = u32::MAX - AHEAD as u32;
@@ -117,7 +117,7 @@ impl Simulation {
     /// Begins the next fragments of all hosts of a streaming list that are due.
     #[inline]
     pub(crate) fn stream_on(&mut self, now: i64, mut streaming: Streaming) {
-        self.begin_next(now, |calendar| calendar.next_streaming(&mut streaming));
+        self.begin_next(now, |wheel| wheel.next_streaming(&mut streaming));
     }
 
     /// Begins the next fragments of the hosts that `look_ahead` found.
@@ -133,7 +133,7 @@ impl Simulation {
     /// Does what `next_fragment` and `refresh_host` do, for the case that is nearly all of a trace, and leaves rates alone
     /// where the demand stays what it was.
     #[inline(always)]
-    fn begin_next(&mut self, now: i64, mut next: impl FnMut(&mut HostQueue) -> Option<u32>) {
+    fn begin_next(&mut self, now: i64, mut next: impl FnMut(&mut Wheel<'_>) -> Option<u32>) {
         let Simulation { model, chunks, s, scratch } = self;
         let n = s.hosts.len();
         scratch.make_room_ahead(n);
@@ -145,16 +145,18 @@ impl Simulation {
             usage_mhz: &mut s.usage_mhz[..n],
             demand_mhz: &mut s.demand_mhz[..n],
         };
-        while let Some(index) = next(&mut s.calendar) {
+        let (mut wheel, slots) = (s.calendar.wheel(), &mut s.slots[..]);
+        let mut sequence = s.deadline_sequence;
+        while let Some(index) = next(&mut wheel) {
             let index = index as usize;
             let (host, ahead) = (&mut hosts[index], &mut ahead[index]);
-            let slot = &mut s.slots[host.first_slot as usize];
+            let slot = &mut slots[host.first_slot as usize];
             let data = |slot: &Slot| &*chunks[slot.chunk as usize].data;
             let (duration_ms, cpu_mhz) = ahead.at(slot.cursor, || data(slot));
-            s.deadline_sequence += 1;
+            sequence += 1;
             slot.cursor += 1;
             slot.deadline_ms = now + i64::from(duration_ms);
-            slot.deadline_sequence = s.deadline_sequence;
+            slot.deadline_sequence = sequence;
             if cpu_mhz != slot.cpu_mhz {
                 slot.settle_cpu(now);
                 slot.cpu_mhz = cpu_mhz;
@@ -164,8 +166,9 @@ impl Simulation {
             }
             // At the end of its last fragment, and before one that takes no time, a task needs more than the next demand.
             let streams = slot.cursor < slot.stop && ahead.at(slot.cursor, || data(slot)).0 != 0;
-            s.calendar.set_again(index, slot.deadline_ms, streams);
+            wheel.set_again(index, slot.deadline_ms, streams);
         }
+        s.deadline_sequence = sequence;
     }
 
     /// Says whether a host may go the quick way from now on; the calendar has been told that it did not until now.

@@ -56,7 +56,7 @@ const EMPTY: List = List { head: NIL, tail: NIL, least: UNKNOWN, mixed: false };
 #[derive(Clone, Debug)]
 pub struct HostQueue {
     entries: Vec<Entry>,
-    lists: Vec<List>,
+    lists: Box<[List; SLOTS]>,
     occupied: [u64; SLOTS / 64],
     far: BinaryHeap<Reverse<(i64, u32)>>,
     /// Number of the wheel's first slot: no entry lies before it.
@@ -69,6 +69,16 @@ impl Default for HostQueue {
     fn default() -> Self {
         HostQueue::new(0)
     }
+}
+
+/// The parts of a queue that change when hosts are set again, so that a loop keeps them at hand.
+#[derive(Debug)]
+pub(crate) struct Wheel<'a> {
+    entries: &'a mut [Entry],
+    lists: &'a mut [List; SLOTS],
+    occupied: &'a mut [u64; SLOTS / 64],
+    far: &'a mut BinaryHeap<Reverse<(i64, u32)>>,
+    base: i64,
 }
 
 /// Hosts taken off the wheel by `take_streaming`, not yet looked at.
@@ -93,7 +103,7 @@ impl HostQueue {
     pub fn new(hosts: usize) -> Self {
         HostQueue {
             entries: vec![IDLE; hosts],
-            lists: vec![EMPTY; SLOTS],
+            lists: Box::new([EMPTY; SLOTS]),
             occupied: [0; SLOTS / 64],
             far: BinaryHeap::new(),
             base: 0,
@@ -134,15 +144,14 @@ impl HostQueue {
         {
             self.earliest = Some(time);
         }
-        self.insert(host, time, false);
+        self.wheel().insert(host, time, false);
     }
 
-    /// As `set`, for a host that `take_due` or `next_streaming` has just given, and may be streaming.
+    /// The wheel, to set hosts whose earliest time is seen to elsewhere.
     #[inline(always)]
-    pub(crate) fn set_again(&mut self, host: usize, time: i64, streaming: bool) {
-        debug_assert!(self.earliest.is_none());
-        // In the list that is being emptied it would come before others with an earlier setting.
-        self.insert(host, time, streaming & (time >> SLOT_BITS > self.base));
+    pub(crate) fn wheel(&mut self) -> Wheel<'_> {
+        let HostQueue { entries, lists, occupied, far, base, .. } = self;
+        Wheel { entries, lists, occupied, far, base: *base }
     }
 
     /// The host's next change is no longer that of a streaming one.
@@ -170,6 +179,7 @@ impl HostQueue {
     pub fn take_due(&mut self, now: i64, due: &mut Vec<u32>) {
         self.base = now >> SLOT_BITS;
         self.refill();
+        self.earliest = None;
         let mut host = self.empty(slot_of(now)).head;
         while host != NIL {
             let Entry { time, next, .. } = self.entries[host as usize];
@@ -177,16 +187,15 @@ impl HostQueue {
                 self.entries[host as usize] = IDLE;
                 due.push(host);
             } else {
-                self.link(host as usize, time, false);
+                self.wheel().link(host as usize, time, false);
             }
             host = next;
         }
-        self.earliest = None;
     }
 
     /// Begins to take the hosts due at `now`, where all that share their list are streaming; else does nothing.
     ///
-    /// The caller calls `next_streaming` until there are no more.
+    /// The caller calls `Wheel::next_streaming` until there are no more.
     #[inline]
     pub(crate) fn take_streaming(&mut self, now: i64) -> Option<Streaming> {
         self.base = now >> SLOT_BITS;
@@ -199,21 +208,6 @@ impl HostQueue {
         let list = self.empty(slot_of(now));
         self.earliest = None;
         Some(Streaming { next: list.head, now })
-    }
-
-    /// The next host that is due; it must be given to `set_again` at once.
-    #[inline(always)]
-    pub(crate) fn next_streaming(&mut self, streaming: &mut Streaming) -> Option<u32> {
-        while streaming.next != NIL {
-            let host = streaming.next;
-            let Entry { time, next, .. } = self.entries[host as usize];
-            streaming.next = next;
-            if time <= streaming.now {
-                return Some(host);
-            }
-            self.link(host as usize, time, true);
-        }
-        None
     }
 
     /// Takes the list of a slot, leaving none.
@@ -233,7 +227,7 @@ impl HostQueue {
             }
             self.far.pop();
             if !stale {
-                self.link(host as usize, time, false);
+                self.wheel().link(host as usize, time, false);
             }
         }
     }
@@ -287,6 +281,54 @@ impl HostQueue {
             .map(|word| word * 64 + self.occupied[word].trailing_zeros() as usize)
     }
 
+    #[inline]
+    fn unlink(&mut self, host: usize) {
+        let Entry { time, next, previous } = self.entries[host];
+        let slot = slot_of(time);
+        let list = &mut self.lists[slot];
+        if list.least == offset_of(time) {
+            list.least = UNKNOWN;
+        }
+        if next != NIL {
+            self.entries[next as usize].previous = previous;
+        } else {
+            list.tail = previous;
+        }
+        if previous != NIL {
+            self.entries[previous as usize].next = next;
+        } else {
+            list.head = next;
+        }
+        if next == NIL && previous == NIL {
+            self.empty(slot);
+        }
+        self.entries[host].next = OUTSIDE;
+    }
+}
+
+impl Wheel<'_> {
+    /// As `HostQueue::set`, for a host that `take_due` or `next_streaming` has just given, and may be streaming.
+    #[inline(always)]
+    pub(crate) fn set_again(&mut self, host: usize, time: i64, streaming: bool) {
+        // In the list that is being emptied it would come before others with an earlier setting.
+        self.insert(host, time, streaming & (time >> SLOT_BITS > self.base));
+    }
+
+    /// The next host that is due; it must be given to `set_again` at once.
+    #[inline(always)]
+    pub(crate) fn next_streaming(&mut self, streaming: &mut Streaming) -> Option<u32> {
+        while streaming.next != NIL {
+            let host = streaming.next;
+            let Entry { time, next, .. } = self.entries[host as usize];
+            streaming.next = next;
+            if time <= streaming.now {
+                return Some(host);
+            }
+            self.link(host as usize, time, true);
+        }
+        None
+    }
+
     #[inline(always)]
     fn insert(&mut self, host: usize, time: i64, streaming: bool) {
         if (time >> SLOT_BITS) < self.base + SLOTS as i64 {
@@ -314,30 +356,6 @@ impl HostQueue {
             self.occupied[slot / 64] |= 1 << (slot % 64);
         }
         self.entries[host] = Entry { time, next: NIL, previous };
-    }
-
-    #[inline]
-    fn unlink(&mut self, host: usize) {
-        let Entry { time, next, previous } = self.entries[host];
-        let slot = slot_of(time);
-        let list = &mut self.lists[slot];
-        if list.least == offset_of(time) {
-            list.least = UNKNOWN;
-        }
-        if next != NIL {
-            self.entries[next as usize].previous = previous;
-        } else {
-            list.tail = previous;
-        }
-        if previous != NIL {
-            self.entries[previous as usize].next = next;
-        } else {
-            list.head = next;
-        }
-        if next == NIL && previous == NIL {
-            self.empty(slot);
-        }
-        self.entries[host].next = OUTSIDE;
     }
 }
 
@@ -406,12 +424,12 @@ mod tests {
                     plain.0[host as usize] = time;
                     setting += 1;
                     let before = std::mem::replace(&mut settings[host as usize], setting);
-                    queue.set_again(host as usize, time, draw.below(50) > 0);
+                    queue.wheel().set_again(host as usize, time, draw.below(50) > 0);
                     before
                 };
                 if let Some(mut streaming) = queue.take_streaming(now) {
                     let mut last = 0;
-                    while let Some(host) = queue.next_streaming(&mut streaming) {
+                    while let Some(host) = queue.wheel().next_streaming(&mut streaming) {
                         due.push(host);
                         let before = set_again(&mut queue, host);
                         orderly &= before > last;

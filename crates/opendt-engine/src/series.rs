@@ -53,7 +53,7 @@ pub struct Series {
     pub class_hosts: Vec<f64>,
     /// When the last of the fragments that run at a sample ends, ms: from then on an operator knows the basis.
     pub basis_known_ms: Vec<i64>,
-    scratch: Vec<f64>,
+    scratch: Vec<[f64; 5]>,
 }
 
 impl Series {
@@ -79,42 +79,28 @@ impl Series {
         self.clusters = model.clusters.len();
         self.time_ms.push(state.now);
         let mut scratch = std::mem::take(&mut self.scratch);
-        simulation.load_w(&mut scratch);
-        for (index, &load) in scratch.iter().enumerate() {
-            self.power_w.push(simulation.grid_power_w(index, load));
+        simulation.sample_sums(&mut scratch);
+        for (index, &[power_w, energy_j, usage_mhz, demand_mhz, capacity_mhz]) in scratch.iter().enumerate() {
+            self.power_w.push(simulation.grid_power_w(index, power_w));
             self.intensity_g_per_kwh.push(state.clusters[index].intensity_g_per_kwh);
-        }
-        simulation.load_energy_j(&mut scratch);
-        for (index, &load) in scratch.iter().enumerate() {
-            let energy = simulation.grid_energy_of_load_j(index, load);
-            self.energy_j.push(energy);
-            self.emission_g.push(simulation.emission_of_energy_g(index, energy));
+            let energy_j = simulation.grid_energy_of_load_j(index, energy_j);
+            self.energy_j.push(energy_j);
+            self.emission_g.push(simulation.emission_of_energy_g(index, energy_j));
+            self.usage_mhz.push(usage_mhz);
+            self.demand_mhz.push(demand_mhz);
+            self.capacity_mhz.push(capacity_mhz);
         }
         self.scratch = scratch;
-        self.record_hosts(simulation);
-        let counts = state.counts;
-        self.tasks_pending.push(i64::from(counts.pending));
-        self.tasks_active.push(i64::from(counts.active));
-        self.tasks_completed.push(i64::from(counts.completed));
-        self.tasks_terminated.push(i64::from(counts.terminated));
-    }
-
-    fn record_hosts(&mut self, simulation: &Simulation) {
-        let state = simulation.state();
-        for (column, values) in [
-            (&mut self.usage_mhz, &state.usage_mhz),
-            (&mut self.demand_mhz, &state.demand_mhz),
-            (&mut self.capacity_mhz, &state.in_service_mhz),
-        ] {
-            let row = column.len();
-            column.resize(row + self.clusters, 0.0);
-            simulation.sum_by_cluster(values, &mut column[row..]);
-        }
         self.hosts_up.push(i64::from(state.hosts_up));
         self.hosts_busy.push(i64::from(state.hosts_busy));
         if self.with_basis {
             self.record_basis(simulation);
         }
+        let counts = state.counts;
+        self.tasks_pending.push(i64::from(counts.pending));
+        self.tasks_active.push(i64::from(counts.active));
+        self.tasks_completed.push(i64::from(counts.completed));
+        self.tasks_terminated.push(i64::from(counts.terminated));
     }
 
     /// Sums the hats over the busy hosts of each class.

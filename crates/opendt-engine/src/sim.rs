@@ -512,7 +512,7 @@ impl Simulation {
     /// Energy used by a host since the start, J, exact to the present moment.
     #[inline]
     pub fn host_energy_j(&self, host: usize) -> f64 {
-        self.s.energy_j[host] + self.s.power_w[host] * (self.s.now as f64 - self.s.since_ms[host]) * 1e-3
+        energy_now(self.s.energy_j[host], self.s.power_w[host], self.s.since_ms[host], self.s.now as f64)
     }
 
     /// Power of the hosts of each cluster, W.
@@ -526,6 +526,45 @@ impl Simulation {
     pub(crate) fn sum_by_cluster(&self, values: &[f64], per_cluster: &mut [f64]) {
         for span in &self.s.spans {
             per_cluster[span.cluster as usize] += sum_lanes(&values[span.start as usize..span.end as usize]);
+        }
+    }
+
+    /// What a sample sums over the hosts of each cluster, all in one pass: power (W), energy since the start (J), CPU
+    /// supply, demand and capacity in service (MHz).
+    ///
+    /// Sums are those of `load_w`, `load_energy_j` and `sum_by_cluster` to the last bit.
+    pub(crate) fn sample_sums(&self, per_cluster: &mut Vec<[f64; 5]>) {
+        per_cluster.clear();
+        per_cluster.resize(self.s.clusters.len(), [0.0; 5]);
+        let s = &self.s;
+        let now = s.now as f64;
+        for span in &s.spans {
+            let hosts = span.start as usize..span.end as usize;
+            let columns = [&s.power_w, &s.energy_j, &s.since_ms, &s.usage_mhz, &s.demand_mhz, &s.in_service_mhz];
+            let [power, energy, since, usage, demand, capacity] =
+                columns.map(|column| column[hosts.clone()].as_chunks::<4>());
+            let mut lanes = [[0.0; 4]; 5];
+            let mut add = |lane: usize, [power, energy, since, usage, demand, capacity]: [f64; 6]| {
+                lanes[0][lane] += power;
+                lanes[1][lane] += energy_now(energy, power, since, now);
+                lanes[2][lane] += usage;
+                lanes[3][lane] += demand;
+                lanes[4][lane] += capacity;
+            };
+            let fours = power.0.iter().zip(energy.0).zip(since.0).zip(usage.0).zip(demand.0).zip(capacity.0);
+            for (((((power, energy), since), usage), demand), capacity) in fours {
+                for lane in 0..4 {
+                    add(lane, [power[lane], energy[lane], since[lane], usage[lane], demand[lane], capacity[lane]]);
+                }
+            }
+            for lane in 0..power.1.len() {
+                let rest = [power.1, energy.1, since.1, usage.1, demand.1, capacity.1];
+                add(lane, rest.map(|column| column[lane]));
+            }
+            let totals = lanes.map(|lanes| (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]));
+            for (sum, total) in per_cluster[span.cluster as usize].iter_mut().zip(totals) {
+                *sum += total;
+            }
         }
     }
 
@@ -545,7 +584,7 @@ impl Simulation {
         let mut energy = self.s.energy_j[hosts.clone()].chunks_exact(4);
         let mut power = self.s.power_w[hosts.clone()].chunks_exact(4);
         let mut since = self.s.since_ms[hosts].chunks_exact(4);
-        let total = |energy: f64, power: f64, since: f64| energy + power * (now - since) * 1e-3;
+        let total = |energy: f64, power: f64, since: f64| energy_now(energy, power, since, now);
         for ((energy, power), since) in energy.by_ref().zip(power.by_ref()).zip(since.by_ref()) {
             for lane in 0..4 {
                 lanes[lane] += total(energy[lane], power[lane], since[lane]);
@@ -609,6 +648,12 @@ fn children_of(workload: &Workload) -> Children {
         }
     }
     Children { offset, edges }
+}
+
+/// Energy of a host at `now` whose meter was last written at `since`, J.
+#[inline(always)]
+fn energy_now(energy_j: f64, power_w: f64, since: f64, now: f64) -> f64 {
+    energy_j + power_w * (now - since) * 1e-3
 }
 
 /// Sum in four fixed lanes: independent of history and quick.
