@@ -335,6 +335,36 @@ def test_a_second_process_is_refused_and_told_by_whom(url):
         assert ledger.verify() == []
 
 
+def test_processes_that_make_one_ledger_at_once_make_one(url):
+    started = [recorder(url, 0) for _ in range(3)]
+    for process in started:
+        with process:
+            assert process.communicate()[0] == "leading\n"
+            assert process.returncode == 0
+    with Ledger.open(url) as ledger:
+        assert ledger.counts("surf")["topology_versions"] == 1
+        assert ledger.verify() == []
+
+
+def test_threads_take_turns(url):
+    with Ledger.open(url) as ledger, ledger.lease("surf"):
+        fill(ledger, 1)
+
+        def tell(thread):
+            for number in range(20):
+                assert ledger.record_event(EventRow(f"thread_{thread}", number), "surf") is True
+
+        threads = [threading.Thread(target=tell, args=[number]) for number in range(3)]
+        for thread in threads:
+            thread.start()
+        for index in range(1, 21):
+            assert ledger.record_window(entry(index)) is True
+        for thread in threads:
+            thread.join()
+        assert ledger.counts("surf")["events"] == 60 + 2 * 21
+        assert ledger.verify() == []
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 1 MiB."""

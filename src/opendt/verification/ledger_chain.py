@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import orjson
@@ -22,7 +22,15 @@ from opendt.model.errors import LedgerError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from opendt.verification.ledger_rows import DocumentRow, EventRow, PredictionRow, VersionRow, WindowEntry
+    from opendt.verification.ledger_rows import (
+        DocumentRow,
+        EventRow,
+        PositionRow,
+        PredictionRow,
+        VerdictRow,
+        VersionRow,
+        WindowEntry,
+    )
 
 __all__ = [
     "BEFORE_THE_FIRST",
@@ -137,13 +145,13 @@ def seal(entry: WindowEntry, versions: VersionHashes, previous_hash: str) -> Sea
         "events": [event_content(row) for row in entry.events],
         "metrics": entry.metrics,
         "observation": {"power_w": entry.observation.power_w, "time_ms": entry.observation.time_ms},
-        "positions": [asdict(row) for row in entry.positions],
+        "positions": [_fields(row) for row in entry.positions],
         "predictions": [_prediction(row) for row in entry.predictions],
         "proposals": [_document(row) for row in entry.proposals],
         "slo": entry.slo,
         "slo_version": _version(entry.slo_version, slo_hash),
         "topology_version": _version(entry.topology_version, topology_hash),
-        "verdicts": [asdict(row) for row in entry.verdicts],
+        "verdicts": [_fields(row) for row in entry.verdicts],
         "window": {
             "datacenter": entry.datacenter,
             "end_ms": entry.end_ms,
@@ -161,6 +169,10 @@ def seal(entry: WindowEntry, versions: VersionHashes, previous_hash: str) -> Sea
 
 def _join(sections: Mapping[str, bytes]) -> bytes:
     return b"{" + b",".join(b'"%s":%s' % (name.encode(), section) for name, section in sections.items()) + b"}"
+
+
+def _fields(row: PositionRow | VerdictRow) -> dict[str, object]:
+    return {name: getattr(row, name) for name in row.__slots__}
 
 
 def _version(version: int | None, digest: str | None) -> dict[str, object] | None:

@@ -177,3 +177,30 @@ def test_a_ledger_in_memory_serves_a_test():
     with Ledger.open("sqlite://") as ledger, ledger.lease("surf"):
         fill(ledger, 2)
         assert ledger.record_window(entry(1)) is False
+
+
+def test_sqlite_waits_for_the_disk_only_where_that_is_promised(tmp_path):
+    normal, full = 1, 2
+    with Ledger.open(tmp_path / "x.sqlite") as ledger:
+
+        def setting(name, *, durable):
+            return ledger._session.run(
+                lambda connection: connection.exec_driver_sql(f"PRAGMA {name}").scalar(), write=True, durable=durable
+            )[0]
+
+        levels = [setting("synchronous", durable=durable) for durable in (False, True, True, False)]
+        assert levels == [normal, full, full, normal]
+        assert setting("journal_mode", durable=False) == "wal"
+        assert setting("foreign_keys", durable=False) == 1
+
+
+def test_postgresql_is_told_to_keep_what_it_acknowledged(postgres):
+    with sa.create_engine(postgres, poolclass=sa.NullPool).connect() as connection:
+        name = connection.engine.url.database
+        connection.execute(sa.text(f"ALTER DATABASE {name} SET synchronous_commit = off"))
+        connection.commit()
+    with Ledger.open(postgres) as ledger:
+        shown, _ = ledger._session.run(
+            lambda connection: connection.exec_driver_sql("SHOW synchronous_commit").scalar(), write=False
+        )
+    assert shown == "on"
