@@ -346,6 +346,23 @@ def test_processes_that_make_one_ledger_at_once_make_one(url):
         assert ledger.verify() == []
 
 
+def test_a_ledger_in_use_is_whole_at_every_moment(url, tmp_path):
+    """Whoever checks or exports while windows are recorded sees so many of them, each whole."""
+    windows = 120
+    complete = undisturbed(tmp_path, windows).splitlines()
+    with recorder(url, windows) as process:
+        assert lines_until(process, 2) == ["leading\n", "0\n"]
+        seen = []
+        with Ledger.open(url, read_only=True) as ledger:
+            while process.poll() is None:
+                assert ledger.verify() == []
+                lines = exported(ledger).splitlines()
+                assert lines == complete[: len(lines)]
+                seen.append(len(lines))
+        process.stdout.read()
+    assert len(set(seen)) > 1
+
+
 def test_threads_take_turns(url):
     with Ledger.open(url) as ledger, ledger.lease("surf"):
         fill(ledger, 1)

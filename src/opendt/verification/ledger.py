@@ -445,10 +445,18 @@ class Ledger:
 
     def positions(self, datacenter: str) -> tuple[PositionRow, ...]:
         """Where every partition of a datacenter has been read to."""
-        columns = tables.SOURCE_OFFSETS.c
-        statement = sa.select(*[column for column in columns if column.name != "datacenter"])
-        rows = self._rows(statement.where(columns.datacenter == datacenter))
-        return tuple(sorted(PositionRow(**row) for row in rows))
+        return self.progress(datacenter)[1]
+
+    def progress(self, datacenter: str) -> tuple[int, tuple[PositionRow, ...]]:
+        """Number of the last window (-1: none yet) and where every partition has been read to, as of one moment."""
+        last = sa.select(sa.func.max(_W.window_index).label("last")).where(_W.datacenter == datacenter).subquery()
+        offsets = tables.SOURCE_OFFSETS
+        joined = last.outerjoin(offsets, offsets.c.datacenter == datacenter)
+        rows = self._rows(sa.select(last.c.last, offsets).select_from(joined))
+        found = rows[0]["last"]
+        names = [column.name for column in offsets.c if column.name != "datacenter"]
+        positions = [PositionRow(**{name: row[name] for name in names}) for row in rows if row["topic"] is not None]
+        return -1 if found is None else found, tuple(sorted(positions))
 
     def windows(self, datacenter: str, first: int = 0, last: int | None = None) -> Iterator[WindowRow]:
         """Windows `first` to `last` (none: all that are there now), without what hangs on them."""

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from opendt.verification.ledger_chain import VersionHashes
-    from opendt.verification.ledger_rows import RecordedDocument, RecordedVersion, RecordedWindow, WindowEntry
+    from opendt.verification.ledger_rows import (
+        PositionRow,
+        RecordedDocument,
+        RecordedVersion,
+        RecordedWindow,
+        WindowEntry,
+    )
 
 __all__ = ["FORMAT", "HashesOfVersions", "write"]
 
@@ -27,9 +33,10 @@ FORMAT: Final = "opendt-ledger-1"
 class _Recorded(Protocol):
     """What is read of a ledger."""
 
+    def progress(self, datacenter: str) -> tuple[int, tuple[PositionRow, ...]]: ...
     def topology_versions(self, datacenter: str) -> tuple[RecordedVersion, ...]: ...
     def slo_versions(self, datacenter: str) -> tuple[RecordedVersion, ...]: ...
-    def entries(self, datacenter: str) -> Iterator[RecordedWindow]: ...
+    def entries(self, datacenter: str, first: int, last: int) -> Iterator[RecordedWindow]: ...
     def documents(self, kind: str, datacenter: str) -> tuple[RecordedDocument, ...]: ...
 
 
@@ -61,6 +68,7 @@ def write(ledger: _Recorded, stream: BinaryIO, datacenters: Sequence[str]) -> in
 
 
 def _lines(ledger: _Recorded, datacenter: str) -> Iterator[bytes]:
+    last, _ = ledger.progress(datacenter)  # first: whatever these windows name is there when it is read after this
     topology, slo = ledger.topology_versions(datacenter), ledger.slo_versions(datacenter)
     for kind, versions in (("topology", topology), ("slo", slo)):
         for version in versions:
@@ -68,7 +76,7 @@ def _lines(ledger: _Recorded, datacenter: str) -> Iterator[bytes]:
                 version_content(kind, datacenter, version.row), version.hash, f"{kind}_version", version.previous_hash
             )
     hashes = HashesOfVersions(topology, slo)
-    for window in ledger.entries(datacenter):
+    for window in ledger.entries(datacenter, 0, last):
         sealed = seal(window.entry, hashes.of(window.entry), window.previous_hash)
         yield _line(sealed.content, window.hash, "window", window.previous_hash)
     for kind in DOCUMENT_TABLES:

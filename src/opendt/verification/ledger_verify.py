@@ -55,9 +55,9 @@ class _Recorded(Protocol):
 
     def topology_versions(self, datacenter: str) -> tuple[RecordedVersion, ...]: ...
     def slo_versions(self, datacenter: str) -> tuple[RecordedVersion, ...]: ...
-    def raw_windows(self, datacenter: str) -> Iterator[RawWindow]: ...
+    def raw_windows(self, datacenter: str, first: int, last: int) -> Iterator[RawWindow]: ...
     def documents(self, kind: str, datacenter: str) -> tuple[RecordedDocument, ...]: ...
-    def positions(self, datacenter: str) -> tuple[PositionRow, ...]: ...
+    def progress(self, datacenter: str) -> tuple[int, tuple[PositionRow, ...]]: ...
     def orphans(self, datacenter: str) -> dict[str, int]: ...
 
 
@@ -83,12 +83,14 @@ class _Check:
 
     def run(self) -> list[Problem]:
         """Check everything; what does not match, in the order of the tables."""
+        # First: whatever these windows name is there when it is read after this, also while the twin goes on.
+        last, positions = self._ledger.progress(self._datacenter)
         hashes = HashesOfVersions(
             self._versions("topology", self._ledger.topology_versions), self._versions("slo", self._ledger.slo_versions)
         )
-        for raw in self._ledger.raw_windows(self._datacenter):
+        for raw in self._ledger.raw_windows(self._datacenter, 0, last):
             self._window(raw, hashes)
-        self._offsets()
+        self._offsets(positions)
         for kind in DOCUMENT_TABLES:
             self._documents(kind)
         for name, rows in self._ledger.orphans(self._datacenter).items():
@@ -169,12 +171,11 @@ class _Check:
                     place, f"a verdict on {verdict.kind} of {verdict.issued_ms} ms, expected that prediction up to here"
                 )
 
-    def _offsets(self) -> None:
+    def _offsets(self, found: tuple[PositionRow, ...]) -> None:
         """The offsets to go on from are those of the last window."""
         expected = () if self._before is None else self._before.positions
         if self._before is not None and self._before.index != self._index:
             return  # the last window could not be read, which is told already
-        found = self._ledger.positions(self._datacenter)
         for row in sorted(set(found) ^ set(expected)):
             text = "not those of the last window" if row in found else "of the last window are not there"
             self._found("source offsets", f"{row.topic}[{row.partition}]: {row.next_offset} {text}")

@@ -240,7 +240,7 @@ class Session:
             if datacenter in self.leases:
                 raise LedgerError(f"{self.place}: datacenter {datacenter} is followed by this process already")
             if self.file is not None:
-                self.leases[datacenter] = FileLease(self.file, datacenter)
+                self.leases[datacenter] = FileLease(self.file.resolve(), datacenter)
                 return
             if not self.is_file:
                 holder, _ = self.run(lambda connection: self._try_lease(connection, datacenter), write=True)
