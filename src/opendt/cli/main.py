@@ -42,6 +42,8 @@ SUMMARIES: Final = {
     "config": "Show settings and where each came from.",
     "topology": "List, compare and bring back versions of a topology.",
     "ledger": "Export, check and describe the ledger.",
+    "replay": "Send a recorded datacenter as messages, at any speed.",
+    "deadletter": "List messages that were refused, and send them again.",
 }
 EXIT_CODES: Final = {
     EXIT_DONE: "done",

@@ -27,6 +27,7 @@ __all__ = [
     "PowerMessage",
     "ProposalMessage",
     "ResultMessage",
+    "RetriedMessage",
     "ScoreMessage",
     "SettingMessage",
     "TaskBody",
@@ -288,3 +289,11 @@ class DeadLetterMessage(_Ours):
     reason: Name
     value: Annotated[Text, Field(description="The message, or the rows of it that were refused; base64.")]
     key: Annotated[Text, Field(description="Key of the record.")]
+
+
+class RetriedMessage(_Ours):
+    """A dead letter has been sent again; it is named by its place in `dc.deadletter`."""
+
+    message_type: Literal["retried"]
+    partition: Whole
+    offset: Whole

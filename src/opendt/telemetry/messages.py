@@ -206,6 +206,7 @@ Message = (
     | models.ResultMessage
     | models.ProposalMessage
     | models.DeadLetterMessage
+    | models.RetriedMessage
 )
 
 
@@ -263,6 +264,9 @@ def decode_parsed(topic: str, document: Any) -> Message:
         return Task(older.submission_time, _arrival(older), *_NO_FRAGMENTS)
     if topic == FRAGMENTS:
         return _older_fragments(document)
+    if topic == DEAD_LETTERS and kind == "retried":
+        retried: models.RetriedMessage = _checked(topic, models.RetriedMessage, document)
+        return retried
     if topic in _MODELS:
         message: Message = _checked(topic, _MODELS[topic], document)
         return message

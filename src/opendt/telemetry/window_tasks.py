@@ -209,7 +209,7 @@ class TaskBook:
             self._append(inbox, slot, item, item.first_fragment or 0, where, batch, i, window, tally)
         elif item.complete:
             self._close(inbox, slot, target, where)
-        self._attach(item.task.id, window, tally)
+        self._attach(item.task.id, where.is_old, window, tally)
 
     def _take_again(
         self, inbox: Inbox, slot: int, item: Task, where: Where, batch: Batch, i: int, window: int, tally: Tally
@@ -297,7 +297,8 @@ class TaskBook:
         ended = int(self.grid.ended_by(batch.before_ms[i]))
         regular = index[0] == known and column["final"][slot] < 0 and state.arrival.id not in self._waiting
         if regular and not (windows <= passed).any():
-            tally.count("merged", where, int((windows <= ended).sum()))
+            if int(self.grid.window_of(item.timestamp_ms)) <= ended:
+                tally.count("merged", where, len(index))
             column["count"][slot] += len(index)
             column["end_ms"][slot], column["known_ms"][slot] = nominal_ms[-1], known_ms[-1]
             if item.complete:
@@ -350,7 +351,7 @@ class TaskBook:
         windows = grid.window_of(known_ms)
         if (windows <= grid.passed_by(before_ms)).any():
             return False
-        tally.counts["merged"] += int((windows <= grid.ended_by(before_ms)).sum())
+        tally.counts["merged"] += int((grid.window_of(time_ms) <= grid.ended_by(before_ms)).sum())
         column["count"][group] += lengths
         column["end_ms"][group], column["known_ms"][group] = nominal_ms[stop], known_ms[stop]
         done = group[last[stop]]
@@ -408,7 +409,7 @@ class TaskBook:
         elif row.place > count:
             self._wait(row, window, tally)
         elif self._accept(slot, row, window, tally):
-            self._attach(row.id, window, tally)
+            self._attach(row.id, row.where.is_old, window, tally)
 
     def _accept(self, slot: int, row: Waiting, window: int, tally: Tally) -> bool:
         column = self._columns
@@ -421,7 +422,7 @@ class TaskBook:
             )
             self._refuse_row(row, "late", why, window, tally)
             return False
-        if target <= row.ended:
+        if int(self.grid.window_of(row.time_ms)) <= row.ended:
             tally.count("merged", row.where)
         column["count"][slot], column["end_ms"][slot], column["known_ms"][slot] = row.place + 1, nominal_ms, known_ms
         if row.last:
@@ -439,11 +440,13 @@ class TaskBook:
             if not others:
                 del self._waiting[row.id]
         else:
-            others[row.place] = row
+            if int(self.grid.window_of(row.time_ms)) <= row.ended:
+                tally.count("merged", row.where)
+            others[row.place] = row._replace(ended=_UNKNOWN)
             row.inbox.hold(row.where.offset, int(self.grid.window_of(row.time_ms)))
 
-    def _attach(self, task_id: TaskId, window: int, tally: Tally) -> None:
-        """Take fragments that waited for what has come now."""
+    def _attach(self, task_id: TaskId, is_old: bool, window: int, tally: Tally) -> None:
+        """Take fragments that waited for what has come now, which is when they are judged."""
         slot = self.slots.get(task_id)
         while slot is not None and (others := self._waiting.get(task_id)):
             count, final = int(self._columns["count"][slot]), int(self._columns["final"][slot])
@@ -453,6 +456,7 @@ class TaskBook:
             row = others.pop(min(ready))
             if not others:
                 del self._waiting[task_id]
+            row = row._replace(where=row.where._replace(is_old=is_old))
             self._take_row(row, window, tally)
 
     def settle(self, window: int, tally: Tally) -> None:
@@ -465,6 +469,7 @@ class TaskBook:
                 row = others.pop(min(others) if task_id in self.slots else min(due))
                 if not others:
                     del self._waiting[task_id]
+                row = row._replace(where=row.where._replace(is_old=False))
                 slot = self.slots.get(task_id)
                 if slot is None:
                     why = f"fragment {row.place} of task {task_id}, of which nothing is known"
