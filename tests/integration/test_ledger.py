@@ -306,6 +306,24 @@ def test_one_follower_a_datacenter(url, ledger):
             assert other.record_window(entry(1)) is True
 
 
+@pytest.mark.parametrize("name", ["../up", "a/b", "…", "x" * 300, "CON", "a b\n"])
+def test_any_name_can_be_followed(url, ledger, name):
+    with ledger.lease(name):
+        fill(ledger, 2, name)
+        with Ledger.open(url) as other, pytest.raises(LedgerError, match="followed by"), other.lease(name):
+            pytest.fail("two have it")
+    assert ledger.datacenters() == [name]
+    assert ledger.verify() == []
+
+
+def test_a_file_has_one_lease_by_whatever_path_it_is_reached(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "here").symlink_to(tmp_path / "there")
+    with Ledger.open(tmp_path / "there" / "x.sqlite") as one, Ledger.open(tmp_path / "here" / "x.sqlite") as other:
+        with one.lease("surf"), pytest.raises(LedgerError, match="followed by"), other.lease("surf"):
+            pytest.fail("two have it")
+
+
 def test_waiting_for_a_lease_ends_when_it_is_given_back(url, ledger):
     held = ledger.lease("surf")
     held.__enter__()

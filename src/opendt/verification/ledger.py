@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import sqlalchemy as sa
@@ -432,10 +433,8 @@ class Ledger:
 
     def datacenters(self) -> list[str]:
         """Names of all datacenters that anything but events is recorded of, sorted."""
-        names: set[str] = set()
-        for table in (tables.WINDOWS, *_KINDS.values(), *(_TABLES[kind] for kind in DOCUMENT_TABLES)):
-            names.update(row["datacenter"] for row in self._rows(sa.select(table.c.datacenter).distinct()))
-        return sorted(names)
+        recorded = (tables.WINDOWS, *_KINDS.values(), *(_TABLES[kind] for kind in DOCUMENT_TABLES))
+        return sorted({name for table in recorded for name in self._read(partial(_names, table=table))})
 
     def last_window(self, datacenter: str) -> WindowRow | None:
         """The last window of a datacenter; None when there is none yet."""
@@ -474,9 +473,7 @@ class Ledger:
     def raw_windows(self, datacenter: str, first: int = 0, last: int | None = None) -> Iterator[RawWindow]:
         """Windows as their rows stand in the tables, for whoever doubts them."""
         for lower, upper in self._ranges(datacenter, first, last):
-            yield from self._read(
-                lambda connection, lower=lower, upper=upper: _pages(connection, datacenter, lower, upper)  # type: ignore[misc]
-            )
+            yield from self._read(partial(_pages, datacenter=datacenter, first=lower, last=upper))
 
     def _ranges(self, datacenter: str, first: int, last: int | None) -> Iterator[tuple[int, int]]:
         """Bounds of pages. What is recorded does not change, so pages of several transactions fit together."""
@@ -653,6 +650,17 @@ def _difference(entry: WindowEntry, given: Sealed, stored: Sealed, digests: byte
 
 def _all(connection: Connection, statement: Select[Any]) -> list[Columns]:
     return [row._asdict() for row in connection.execute(statement)]
+
+
+def _names(connection: Connection, table: sa.Table) -> list[str]:
+    """Datacenters of a table, each found by the key behind the one before: not by reading every row."""
+    names: list[str] = []
+    statement = sa.select(sa.func.min(table.c.datacenter))
+    found = connection.execute(statement).scalar()
+    while found is not None:
+        names.append(found)
+        found = connection.execute(statement.where(table.c.datacenter > found)).scalar()
+    return names
 
 
 def _version(connection: Connection, kind: str, datacenter: str, version: int) -> Columns | None:
