@@ -319,9 +319,14 @@ def test_any_name_can_be_followed(url, ledger, name):
 def test_a_file_has_one_lease_by_whatever_path_it_is_reached(tmp_path):
     (tmp_path / "there").mkdir()
     (tmp_path / "here").symlink_to(tmp_path / "there")
-    with Ledger.open(tmp_path / "there" / "x.sqlite") as one, Ledger.open(tmp_path / "here" / "x.sqlite") as other:
-        with one.lease("surf"), pytest.raises(LedgerError, match="followed by"), other.lease("surf"):
-            pytest.fail("two have it")
+    with (
+        Ledger.open(tmp_path / "there" / "x.sqlite") as one,
+        Ledger.open(tmp_path / "here" / "x.sqlite") as other,
+        one.lease("surf"),
+        pytest.raises(LedgerError, match="followed by"),
+        other.lease("surf"),
+    ):
+        pytest.fail("two have it")
 
 
 def test_waiting_for_a_lease_ends_when_it_is_given_back(url, ledger):
