@@ -279,6 +279,20 @@ def test_verify_says_what_does_not_match(url, ledger, what):
     assert all(line.startswith("datacenter surf: ") for line in found)
 
 
+def test_a_window_taken_out_is_not_put_back(url, ledger):
+    fill(ledger, 4)
+    spoil(url, "DELETE FROM windows WHERE window_index = 2")
+    with pytest.raises(LedgerError, match="window 2: is missing, though later ones are recorded"):
+        ledger.record_window(entry(2))
+
+
+def test_a_window_spoilt_is_not_confirmed(url, ledger):
+    fill(ledger, 4)
+    spoil(url, "UPDATE windows SET hash = 'x' WHERE window_index = 2")
+    with pytest.raises(LedgerError, match="window 2: is recorded with a hash that its rows do not have"):
+        ledger.record_window(entry(2))
+
+
 def test_verify_sees_a_stream_that_goes_back(ledger):
     ledger.record_topology_version("surf", TOPOLOGY)
     ledger.record_slo_version("surf", SLO)

@@ -294,7 +294,13 @@ class Ledger:
 
     def _compare(self, connection: Connection, entry: WindowEntry, versions: VersionHashes) -> None:
         """Refuse a window that is recorded with another content, and say what differs."""
-        there = _pages(connection, entry.datacenter, entry.index, entry.index)[0]
+        found = _pages(connection, entry.datacenter, entry.index, entry.index)
+        if not found:
+            raise LedgerError(
+                f"datacenter {entry.datacenter}, window {entry.index}: is missing, though later ones are recorded. "
+                "Run `opendt ledger verify`."
+            )
+        there = found[0]
         sealed = seal(entry, versions, there.window["previous_hash"])
         if sealed.hash == there.window["hash"]:
             return
