@@ -363,6 +363,28 @@ def test_a_ledger_in_use_is_whole_at_every_moment(url, tmp_path):
     assert len(set(seen)) > 1
 
 
+def test_a_follower_of_events_misses_none(url):
+    """Numbers of events are seen in their order, although several write at once."""
+    Ledger.open(url).close()
+
+    def write(name):
+        with Ledger.open(url) as ledger:
+            fill(ledger, 15, name)
+            for number in range(15):
+                ledger.record_event(EventRow("told", number), name)
+
+    threads = [threading.Thread(target=write, args=[name]) for name in ("a", "b", "c")]
+    for thread in threads:
+        thread.start()
+    seen = []
+    with Ledger.open(url, read_only=True) as follower:
+        while any(thread.is_alive() for thread in threads):
+            seen += follower.events(seen[-1].id if seen else 0)
+        seen += follower.events(seen[-1].id if seen else 0)
+        assert seen == follower.events()
+    assert len(seen) == 3 * (2 * 15 + 15)
+
+
 def test_threads_take_turns(url):
     with Ledger.open(url) as ledger, ledger.lease("surf"):
         fill(ledger, 1)
