@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from opendt.model.base import MAX_U32
-from opendt.model.errors import MessageError
+from opendt.model.errors import MessageError, shown
 from opendt.telemetry.message_models import LATEST_MS
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ def _joined(
 def _check_types(topic: str, place: str, values: list[Any], allowed: frozenset[type], expected: str) -> None:
     if not set(map(type, values)) <= allowed:
         row = next(i for i, value in enumerate(values) if type(value) not in allowed)
-        raise MessageError(f"{place}[{row}]", values[row], expected, file=topic)
+        raise MessageError(f"{place}[{row}]", shown(values[row]), expected, file=topic)
 
 
 def _ids(topic: str, place: str, values: list[Any]) -> list[int | str]:
@@ -255,7 +255,7 @@ def _whole(topic: str, place: str, values: list[Any], most: int) -> NDArray[np.i
         array = np.array(values, np.int64)
     except OverflowError:
         row = next(i for i, value in enumerate(values) if not 0 <= value <= most)
-        raise MessageError(f"{place}[{row}]", values[row], expected, file=topic) from None
+        raise MessageError(f"{place}[{row}]", shown(values[row]), expected, file=topic) from None
     _check_each(topic, place, array, (array >= 0) & (array <= most), expected)
     return array
 

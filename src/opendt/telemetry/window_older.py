@@ -57,7 +57,7 @@ class OlderPair:
             before_ms = np.repeat(batch.before_ms[begin:end], records)
             windows = grid.window_of(rows.place + rows.duration_ms)
             old = offsets < inbox.recover_below
-            late = ~old & (windows <= grid.passed_by(before_ms))
+            late = ~old & (windows <= np.maximum(grid.passed_by(before_ms), window - 1))
             tally.counts["merged"] += int((~old & ~late & (windows <= grid.ended_by(before_ms))).sum())
             kept = ~old | (windows > self.book.restored_window)
             kept &= rows.duration_ms > 0  # begins with the next one and does nothing

@@ -53,7 +53,7 @@ class PowerBook:
                         tally.refuse(where, "conflict", why, batch.records[i].value, grid.end_ms(window))
                     continue
                 before_ms = batch.before_ms[i]
-                passed = self.restored_window if where.is_old else int(grid.passed_by(before_ms))
+                passed = self.restored_window if where.is_old else max(int(grid.passed_by(before_ms)), window - 1)
                 if target <= passed:
                     why = f"the reading of {time_ms} belongs to window {target}, window {passed} has been passed"
                     tally.refuse(where, "late", why, batch.records[i].value, grid.end_ms(window))

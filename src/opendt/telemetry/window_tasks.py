@@ -193,7 +193,7 @@ class TaskBook:
             tally.refuse(where, "late", why, value, end_ms)
             return
         target = int(self.grid.window_of(submission_ms))
-        passed = self._passed(where, batch, i)
+        passed = self._passed(where, batch, i, window)
         if target <= passed:
             why = f"task {item.task.id} belongs to window {target}, window {passed} has been passed"
             tally.refuse(where, "late", why, value, end_ms)
@@ -293,7 +293,7 @@ class TaskBook:
         nominal_ms = column["end_ms"][slot] + np.cumsum(duration_ms)
         known_ms = np.maximum(np.maximum(nominal_ms, item.timestamp_ms), column["known_ms"][slot])
         windows = self.grid.window_of(known_ms)
-        passed = self._passed(where, batch, i)
+        passed = self._passed(where, batch, i, window)
         ended = int(self.grid.ended_by(batch.before_ms[i]))
         regular = index[0] == known and column["final"][slot] < 0 and state.arrival.id not in self._waiting
         if regular and not (windows <= passed).any():
@@ -349,7 +349,7 @@ class TaskBook:
             return False
         before_ms = np.repeat(batch.before_ms[begin:end], records)[order]
         windows = grid.window_of(known_ms)
-        if (windows <= grid.passed_by(before_ms)).any():
+        if (windows <= np.maximum(grid.passed_by(before_ms), window - 1)).any():
             return False
         tally.counts["merged"] += int((grid.window_of(time_ms) <= grid.ended_by(before_ms)).sum())
         column["count"][group] += lengths
@@ -368,7 +368,7 @@ class TaskBook:
             return
         for i in range(begin, end):
             where = where_of(inbox, batch, i)
-            passed, ended = self._passed(where, batch, i), int(self.grid.ended_by(batch.before_ms[i]))
+            passed, ended = self._passed(where, batch, i, window), int(self.grid.ended_by(batch.before_ms[i]))
             low, high = int(batch.border[i]), int(batch.border[i + 1])
             part = rows.part(low, high)
             gpu_mhz = [0.0] * (high - low) if part.gpu_mhz is None else part.gpu_mhz.tolist()
@@ -497,9 +497,9 @@ class TaskBook:
         )
         tally.refuse(row.where, word, why, encode_parts(row.time_ms, rows), self.grid.end_ms(window))
 
-    def _passed(self, where: Where, batch: Batch, i: int) -> int:
-        """Greatest window that may take nothing more from this record's stream."""
-        return self.restored_window if where.is_old else int(self.grid.passed_by(batch.before_ms[i]))
+    def _passed(self, where: Where, batch: Batch, i: int, window: int) -> int:
+        """Greatest window that takes nothing more from this record's stream: passed by it, or closed without it."""
+        return self.restored_window if where.is_old else max(int(self.grid.passed_by(batch.before_ms[i])), window - 1)
 
     # ---------------------------------------------------------------- what is known
 
