@@ -10,6 +10,7 @@ import functools
 import json
 import logging
 import re
+import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -75,6 +76,7 @@ _PRODUCER_DEFAULTS: Final[Mapping[str, object]] = {
     "reconnect.backoff.max.ms": 1_000,
 }
 
+_LEAVE_S: Final = 5.0
 _SECRET = re.compile(r"password|secret|token|credential|\.pem$|oauthbearer\.config|userinfo")
 _HOPELESS = {KafkaError._AUTHENTICATION, KafkaError._SSL}  # noqa: SLF001 - librdkafka's own codes are spelled so
 _FORBIDDEN = {
@@ -130,6 +132,7 @@ class KafkaSource:
         self._gone: set[Partition] = set()  # those that were taken from us while records were being collected
         self._closing = False
         self._asker: AdminClient | None = None
+        self._last_said = ""
 
     def subscribe(
         self,
@@ -223,13 +226,19 @@ class KafkaSource:
     def commit(self, offsets: Mapping[Partition, int]) -> None:
         """Tell the broker the next offset of each partition, without waiting for it; the ledger's are the ones that count."""
         mine = [TopicPartition(*partition, offset) for partition, offset in offsets.items() if partition in self._mine]
-        if mine:
+        if mine and not self._line.is_away:
             self._consumer.commit(offsets=mine, asynchronous=True)
 
     def close(self) -> None:
-        """Leave the group, so that others get the partitions at once; `on_revoked` is not called any more."""
+        """Leave the group, so that others get the partitions at once; `on_revoked` is not called any more.
+
+        With the brokers away they get them when the session ends: librdkafka would wait for ever for the answer to a commit
+        (its issue 3740), so after five seconds it is left to itself, and ends with the process.
+        """
         self._closing = True
-        self._consumer.close()
+        leaving = threading.Thread(target=self._consumer.close, name="leave Kafka", daemon=True)
+        leaving.start()
+        leaving.join(_LEAVE_S)
 
     def _begin(self, consumer: Consumer, offsets: Mapping[Partition, int]) -> None:
         for partition, offset in offsets.items():
@@ -301,7 +310,10 @@ class KafkaSource:
         elif code in _FORBIDDEN or error.fatal():
             raise KafkaException(error)
         else:
-            self._line.say(f"Kafka at {self._line.servers}: {error.str()}")
+            words = f"Kafka at {self._line.servers}: {error.str()}"
+            if words != self._last_said:  # such as a topic that is not there yet, every few seconds
+                self._last_said = words
+                self._line.say(words)
 
     def _bridge_gap(self, partition: Partition) -> None:
         if partition not in self._mine:
@@ -406,6 +418,7 @@ class KafkaSink:
         try:
             self.flush()
         finally:
+            self._producer.purge()  # interrupted with the broker away: no second wait for what is left
             self._producer.close()
 
     def _make(self, topic: str) -> None:
