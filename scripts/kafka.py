@@ -208,7 +208,8 @@ class KafkaBroker:
     def _format(self) -> None:
         self._properties.write_text(self._settings, encoding="utf-8")
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        command = [*self._java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._properties)]
+        command = [*self._java, "kafka.tools.StorageTool", "format", "-c", str(self._properties)]
+        command.append(f"--cluster-id={cluster}")  # it may begin with a dash
         done = subprocess.run(
             command, check=False, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
