@@ -282,7 +282,7 @@ class Plan:
         self._heartbeats: list[tuple[int, str]] = []
         busy = {topic: [_NO_ROWS] for topic in self._topics}
         for kind, times, _ in kinds:
-            if kind != _TOPOLOGY:
+            if kind != _TOPOLOGY and len(times):
                 busy[self._topic_of(kind)].append(times)
         for topic, moments in busy.items():
             heard = np.unique(-((self.origin_ms - np.concatenate(moments)) // window_ms) - 1)
