@@ -3,11 +3,12 @@
     python scripts/docs.py           write what has changed, check links
     python scripts/docs.py --check   write nothing; a page that would change is an error
 
-Pages under docs/reference that carry the mark below come from the program itself and cannot differ from it.
+Pages under docs/reference that carry the mark below come from the program itself and cannot differ from it, from the mark on.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -33,10 +34,35 @@ def commands_page() -> str:
         assert command is not None
         child = click.Context(command, info_name=name, parent=context, terminal_width=100)
         parts += [f"## opendt {name}", _fenced(command.get_help(child))]
+        for part in command.list_commands(child) if isinstance(command, click.Group) else ():
+            inner = command.get_command(child, part)
+            assert inner is not None
+            grandchild = click.Context(inner, info_name=part, parent=child, terminal_width=100)
+            parts += [f"### opendt {name} {part}", _fenced(inner.get_help(grandchild))]
     return "\n\n".join(parts) + "\n"
 
 
-PAGES = {"docs/reference/commands.md": commands_page}
+def topics_page() -> str:
+    """Return docs/reference/topics.md: what is written by hand above the mark, below it every message from its model."""
+    from opendt.telemetry.message_schemas import topics_tables
+
+    by_hand = (ROOT / TOPICS).read_text(encoding="utf-8").partition(MARK)[0]
+    return f"{by_hand}{MARK}\n\n{topics_tables()}"
+
+
+def topics_schema() -> str:
+    """Return docs/reference/topics.schema.json."""
+    from opendt.telemetry.message_schemas import topics_schema as schema
+
+    return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+TOPICS = "docs/reference/topics.md"
+PAGES = {
+    "docs/reference/commands.md": commands_page,
+    TOPICS: topics_page,
+    "docs/reference/topics.schema.json": topics_schema,
+}
 
 
 def _fenced(text: str) -> str:

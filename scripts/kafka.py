@@ -260,7 +260,7 @@ def main() -> int:
                 return run_until_interrupted(broker.server)
             finally:
                 broker.stop()
-    except RuntimeError as error:
+    except (OSError, RuntimeError) as error:
         print(error, file=sys.stderr)
         return 1
 

@@ -170,7 +170,7 @@ def main() -> int:
                 return run_until_interrupted(server.server)
             finally:
                 server.stop()
-    except (FileNotFoundError, RuntimeError) as error:
+    except (OSError, RuntimeError) as error:
         print(error, file=sys.stderr)
         return 1
 

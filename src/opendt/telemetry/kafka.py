@@ -63,6 +63,7 @@ _CONSUMER_DEFAULTS: Final[Mapping[str, object]] = {
     "fetch.wait.max.ms": 100,  # that a partition is empty is known after this
     "fetch.queue.backoff.ms": 20,  # fetch again soon after the queue was full, not after a second
     "reconnect.backoff.max.ms": 1_000,
+    "socket.nagle.disable": True,  # halves the time from one process to the next
 }
 
 _PRODUCER_DEFAULTS: Final[Mapping[str, object]] = {
@@ -74,6 +75,7 @@ _PRODUCER_DEFAULTS: Final[Mapping[str, object]] = {
     # The partition of a key is the one that Java's producers choose: one datacenter stays in one partition.
     "partitioner": "murmur2_random",
     "reconnect.backoff.max.ms": 1_000,
+    "socket.nagle.disable": True,  # halves the time from one process to the next
 }
 
 _LEAVE_S: Final = 5.0
