@@ -11,6 +11,7 @@ __all__ = [
     "SNAPSHOT_VERSION",
     "Simulation",
     "Workload",
+    "evaluate",
     "read_carbon",
     "read_failures",
     "read_power",
@@ -99,6 +100,18 @@ class Workload:
     def select(self, indices: Sequence[int]) -> Workload: ...
     def columns(self) -> dict[str, Any]: ...
 
+def evaluate(
+    base: Simulation,
+    tasks: NDArray[np.uint32],
+    left_ms: NDArray[np.int64],
+    cpu_mhz: NDArray[np.float64],
+    arrivals: Sequence[Workload | None],
+    setups: Sequence[bytes],
+    candidates: Sequence[bytes],
+    until_ms: int,
+    *,
+    threads: int | None = None,
+) -> dict[str, Any]: ...
 def read_workload(path: str | PathLike[str]) -> Workload: ...
 def read_carbon(path: str | PathLike[str]) -> list[tuple[int, float]]: ...
 def read_failures(path: str | PathLike[str]) -> list[tuple[int, int, float]]: ...

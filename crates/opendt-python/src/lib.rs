@@ -3,6 +3,7 @@
 //! Thin by rule: convert, map errors, release the GIL, let Ctrl-C through. Columns cross as NumPy arrays without a copy where
 //! the engine no longer needs them; records cross as JSON, which both sides define field by field.
 
+mod batch;
 mod errors;
 mod files;
 mod long_work;
@@ -15,6 +16,7 @@ use pyo3::prelude::*;
 fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<simulation::Simulation>()?;
     module.add_class::<workload::Workload>()?;
+    module.add_function(wrap_pyfunction!(batch::evaluate, module)?)?;
     module.add_function(wrap_pyfunction!(workload::read_workload, module)?)?;
     module.add_function(wrap_pyfunction!(files::read_carbon, module)?)?;
     module.add_function(wrap_pyfunction!(files::read_failures, module)?)?;
@@ -28,6 +30,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
         "SNAPSHOT_VERSION",
         "Simulation",
         "Workload",
+        "evaluate",
         "read_carbon",
         "read_failures",
         "read_power",

@@ -19,11 +19,11 @@ use std::sync::Arc;
 /// One replica of the simulated system, with what it recorded since the last time that was taken.
 #[pyclass(module = "opendt._engine")]
 pub struct Simulation {
-    inner: opendt_engine::Simulation,
+    pub(crate) inner: opendt_engine::Simulation,
     recorder: Recorder,
 }
 
-fn parse<T: serde::de::DeserializeOwned>(py: Python<'_>, what: &str, json: &[u8]) -> PyResult<T> {
+pub(crate) fn parse<T: serde::de::DeserializeOwned>(py: Python<'_>, what: &str, json: &[u8]) -> PyResult<T> {
     serde_json::from_slice(json).map_err(|error| errors::from_json(py, what, &error))
 }
 

@@ -1,0 +1,111 @@
+"""Power curves drawn from what calibration knows and does not know, so that futures differ in their prices, too.
+
+Seeds of tasks alone cannot average out an error of the model: were the curve wrong, a thousand futures would all be wrong alike.
+A draw takes a member of the calibrator's family by its weight, a state from the normal distribution that the member's filter
+holds, and makes the curve of it that the engine would adopt (`PowerCalibrator.curve`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from opendt.model.change import GroupHosts, SetPowerModel
+from opendt.model.power import CurvePower
+from opendt.twin.futures import stream
+from opendt.twin.scenarios import changes_json
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from opendt.engine.simulation import Simulation
+    from opendt.twin.calibrate import PowerCalibrator
+    from opendt.twin.futures import Purpose
+
+__all__ = ["CurveDraws", "draw_curves"]
+
+_CURVES = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CurveDraws:
+    """Power curves of host groups, several draws of each.
+
+    Attributes
+    ----------
+    groups : tuple of str
+        Names of host groups.
+    utilization : ndarray, shape (groups, knots)
+        Utilisations, rising from 0 to 1.
+    power_w : ndarray, shape (draws, groups, knots)
+        Power of one host, W.
+    """
+
+    groups: tuple[str, ...]
+    utilization: NDArray[np.float64]
+    power_w: NDArray[np.float64]
+
+    def changes(self, number: int) -> bytes:
+        """The changes that give the groups the curves of a draw, as the engine reads them; draws are counted round."""
+        if not len(self.power_w):
+            return b""
+        watts = self.power_w[number % len(self.power_w)]
+        return changes_json(
+            [
+                SetPowerModel(
+                    hosts=GroupHosts(group=group),
+                    power_model=CurvePower(utilization=tuple(knots.tolist()), power_w=tuple(power_w.tolist())),
+                )
+                for group, knots, power_w in zip(self.groups, self.utilization, watts, strict=True)
+            ]
+        )
+
+
+def draw_curves(
+    calibrator: PowerCalibrator,
+    present: Simulation,
+    count: int,
+    seed: int,
+    *,
+    purpose: Purpose = "search",
+    round_: int = 0,
+) -> CurveDraws:
+    """Draw power curves from a calibrator, which is not changed.
+
+    Parameters
+    ----------
+    calibrator : PowerCalibrator
+        What was learned, with its covariance.
+    present : Simulation
+        Whose groups get the curves. A name that several clusters use stands for hosts of several classes: the engine cannot
+        tell them apart by it, so they keep what they have, as they do in the live twin.
+    count : int
+        Draws.
+    seed, purpose, round_
+        As `opendt.twin.futures.stream`.
+    """
+    hosts = present.hosts()
+    clusters_of: dict[str, set[str]] = {}
+    for cluster, group in zip(hosts["cluster"], hosts["group"], strict=True):
+        clusters_of.setdefault(group, set()).add(cluster)
+    names = tuple(one.name for one in calibrator.classes if len(clusters_of.get(one.name, ())) == 1)
+    roots = [_root(covariance) for covariance in calibrator.covariance]
+    weights = calibrator.weights / calibrator.weights.sum()
+    drawn = calibrator.fork()
+    knots = np.array([calibrator.curve(name)[0] for name in names])
+    watts = np.empty((count, *knots.shape))
+    for number in range(count):
+        rng = stream(purpose, seed, present.now_ms, number, round_, kind=_CURVES)
+        member = int(rng.choice(len(weights), p=weights))
+        # All members alike, so that their weighted mean is the draw.
+        drawn.deviation[:] = calibrator.deviation[member] + roots[member] @ rng.standard_normal(len(roots[member]))
+        watts[number] = [drawn.curve(name)[1] for name in names]
+    return CurveDraws(names, knots, watts)
+
+
+def _root(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A root of a covariance; what rounding has made slightly negative counts as 0."""
+    values, vectors = np.linalg.eigh((covariance + covariance.T) / 2.0)
+    return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)))
