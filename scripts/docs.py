@@ -34,12 +34,19 @@ def commands_page() -> str:
         assert command is not None
         child = click.Context(command, info_name=name, parent=context, terminal_width=100)
         parts += [f"## opendt {name}", _fenced(command.get_help(child))]
-        for part in command.list_commands(child) if isinstance(command, click.Group) else ():
-            inner = command.get_command(child, part)
-            assert inner is not None
-            grandchild = click.Context(inner, info_name=part, parent=child, terminal_width=100)
-            parts += [f"### opendt {name} {part}", _fenced(inner.get_help(grandchild))]
+        if isinstance(command, click.Group):
+            parts += _subcommands(command, child)
     return "\n\n".join(parts) + "\n"
+
+
+def _subcommands(group: click.Group, context: click.Context) -> list[str]:
+    parts = []
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        child = click.Context(command, info_name=name, parent=context, terminal_width=100)
+        parts += [f"### {context.command_path} {name}", _fenced(command.get_help(child))]
+    return parts
 
 
 def topics_page() -> str:
