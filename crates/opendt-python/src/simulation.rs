@@ -222,6 +222,15 @@ impl Simulation {
             .sum()
     }
 
+    /// Cluster and host group of each class; several classes may share one.
+    fn class_names(&self) -> Vec<(String, String)> {
+        let model = self.inner.model();
+        let name = |class: &opendt_engine::model::HostClass| {
+            (model.clusters[class.cluster as usize].name.clone(), class.group.name.clone())
+        };
+        model.classes.iter().map(name).collect()
+    }
+
     /// Hosts that draw power and hosts with tasks, a number of each class.
     fn class_counts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let classes = self.inner.model().classes.len();

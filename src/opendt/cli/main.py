@@ -39,6 +39,7 @@ SUMMARIES: Final = {
     "validate": "Check input files and say what is wrong with them.",
     "convert": "Convert workloads between formats.",
     "demo": "Run the closed loop over a week and write a report.",
+    "run": "Follow datacenters live, window by window.",
     "config": "Show settings and where each came from.",
     "topology": "List, compare and bring back versions of a topology.",
     "ledger": "Export, check and describe the ledger.",

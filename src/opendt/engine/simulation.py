@@ -250,6 +250,10 @@ class Simulation:
         """Columns of all hosts as they are now: name, cluster, group, status, tasks, power_w, energy_j and more."""
         return self.engine.hosts()
 
+    def class_names(self) -> list[tuple[str, str]]:
+        """Cluster and host group of each host class; hosts that were added or changed make classes of their own."""
+        return self.engine.class_names()
+
     def class_counts(self) -> dict[str, NDArray[np.float64]]:
         """Hosts that draw power (``hosts``) and hosts with tasks (``busy``), a number of each host class."""
         return self.engine.class_counts()

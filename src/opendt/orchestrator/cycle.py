@@ -20,6 +20,7 @@ from opendt.twin.forecast import BlindForecaster, hour_forecaster, window_foreca
 from opendt.twin.futures import FutureSampler
 from opendt.twin.live import LiveTwin
 from opendt.twin.metrics import WindowMetrics, window_metrics
+from opendt.twin.transition import transition
 from opendt.verification.verdict import Verdict, judge
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from opendt.model.change import Change
     from opendt.model.proposal import Proposal, SimulatedEffect
     from opendt.model.slo import Slo
     from opendt.model.topology import Topology
@@ -163,15 +163,18 @@ class Cycle:
             window_ms=self.settings.window_ms,
             seed=self.settings.seed,
         )
-        classes = self.twin.classes
-        self.hour = hour_forecaster(classes, tick_ms)
-        self.window = window_forecaster(classes, tick_ms, self.settings.window_ms)
-        self.blind = BlindForecaster(classes, tick_ms)
+        self._begin_forecasts(tick_ms, 0)
         self.futures = FutureSampler(self.settings.seed)
         self.optimizer = optimizer or RuleBasedOptimizer()
         self.readings = Readings(tick_ms)
         self._learned_ms = 0
         self._unjudged: list[Forecast] = []
+
+    def _begin_forecasts(self, tick_ms: int, begin_ms: int | None) -> None:
+        classes = self.twin.classes
+        self.hour = hour_forecaster(classes, tick_ms, begin_ms)
+        self.window = window_forecaster(classes, tick_ms, self.settings.window_ms, begin_ms)
+        self.blind = BlindForecaster(classes, tick_ms)
 
     def turn(self, window: Window) -> Turn:
         """One turn of the loop."""
@@ -243,7 +246,7 @@ class Cycle:
         now_ms = present.window.end_ms
         if now_ms % HOUR_MS:
             return ()
-        hosts_up, busy_hosts = present.class_counts()
+        hosts_up, busy_hosts = present.class_counts
         waiting = list(zip(present.unknown.hosts_up, self.readings.at(present.unknown.time_ms).tolist(), strict=True))
         spread_w = None
         if self.settings.futures and self.futures.is_ready:
@@ -268,12 +271,23 @@ class Cycle:
         columns = (forecast.target_ms, forecast.power_w, forecast.lower_w, forecast.upper_w)
         return judge(forecast.kind, forecast.issued_ms, *columns, measured_w, last_w)
 
-    def change(self, time_ms: int, changes: Sequence[Change]) -> None:
-        """Let changes of the system take effect at a time to come or at the end of the last window.
+    def change(self, time_ms: int, old: Topology, new: Topology) -> bool:
+        """Let another topology take effect at a time to come, or at the end of the last window.
+
+        Returns
+        -------
+        bool
+            Whether calibration begins anew, because there are host groups that were not there before.
 
         Raises
         ------
-        EngineError
-            When they cannot be applied to the system as it is; nothing is changed then.
+        InputError
+            When the running system cannot become that topology; nothing is changed then.
         """
-        self.twin.schedule(time_ms, changes)
+        present = self.twin.at(time_ms)
+        self.twin.schedule(time_ms, transition(old, new, present))
+        if not self.twin.extend(new):
+            return False
+        self._begin_forecasts(self.readings.tick_ms, None)
+        self._unjudged = []
+        return True

@@ -91,6 +91,8 @@ class KnownForecaster:
         Of the band.
     tick_ms, interval_ms : int
         Time between readings, and between forecasts, which is also their horizon.
+    begin_ms : int, optional
+        Beginning of the first horizon; without it the next multiple of the interval.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class KnownForecaster:
         *,
         tick_ms: int,
         interval_ms: int,
+        begin_ms: int | None = 0,
     ) -> None:
         self.kind = kind
         self.interval_ms = interval_ms
@@ -111,7 +114,9 @@ class KnownForecaster:
         self._leads = leads
         self._loads: list[Load] = []
         self._readings: list[NDArray[np.float64]] = []
-        self._issue(0)
+        self._issued_ms: int | None = None
+        if begin_ms is not None:
+            self._issue(begin_ms)
 
     def _issue(self, now_ms: int) -> None:
         """Freeze what is known now: the forecast made of it later uses nothing else but the load."""
@@ -127,6 +132,11 @@ class KnownForecaster:
         Forecast, optional
             Where the window completes a horizon: what was forecast of it, from the calibration as it was when it began.
         """
+        if self._issued_ms is None:
+            self.calibrator.update(load.features, load.hosts_up, measured_w)
+            if load.time_ms[-1] % self.interval_ms == 0:
+                self._issue(int(load.time_ms[-1]))
+            return None
         self._loads.append(load)
         self._readings.append(measured_w)
         complete = sum(map(len, self._readings)) >= self._leads
@@ -157,6 +167,7 @@ class KnownForecaster:
         )
 
     def _forecast(self, load: Load) -> Forecast:
+        assert self._issued_ms is not None
         members = self._frozen.predict_members(load.features, load.hosts_up)
         self.mixture.issue(members.mean_w)
         forecast = self._frozen.mixed(members)
@@ -166,14 +177,18 @@ class KnownForecaster:
         return Forecast(self.kind, self._issued_ms, load.time_ms, mean_w, lower_w, upper_w)
 
 
-def hour_forecaster(classes: Sequence[HostClass], tick_ms: int) -> KnownForecaster:
+def hour_forecaster(classes: Sequence[HostClass], tick_ms: int, begin_ms: int | None = 0) -> KnownForecaster:
     """Forecast an hour, every hour."""
-    return KnownForecaster("hour", classes, HOUR_BAND, tick_ms=tick_ms, interval_ms=_HOUR_MS)
+    return KnownForecaster("hour", classes, HOUR_BAND, tick_ms=tick_ms, interval_ms=_HOUR_MS, begin_ms=begin_ms)
 
 
-def window_forecaster(classes: Sequence[HostClass], tick_ms: int, window_ms: int) -> KnownForecaster:
+def window_forecaster(
+    classes: Sequence[HostClass], tick_ms: int, window_ms: int, begin_ms: int | None = 0
+) -> KnownForecaster:
     """Forecast the next window, every window."""
-    return KnownForecaster("window", classes, FIVE_MINUTE_BAND, tick_ms=tick_ms, interval_ms=window_ms)
+    return KnownForecaster(
+        "window", classes, FIVE_MINUTE_BAND, tick_ms=tick_ms, interval_ms=window_ms, begin_ms=begin_ms
+    )
 
 
 class BlindForecaster:

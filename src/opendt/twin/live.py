@@ -114,16 +114,14 @@ class Present:
         The window that ends now; its last ticks may rest on held demands.
     unknown : Load
         Ticks up to now that rest on held demands.
+    class_counts : tuple of ndarray, shape (classes,)
+        Hosts that draw power, and those that hold a task, now.
     """
 
     simulation: Simulation
     window: Observed
     unknown: Load
-
-    def class_counts(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Hosts that draw power, and those that hold a task, now; a number of each class."""
-        now = self.simulation.class_counts()
-        return now["hosts"], now["busy"]
+    class_counts: tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 @dataclass(slots=True)
@@ -132,10 +130,6 @@ class _Parts:
 
     series: list[dict[str, NDArray[Any]]] = field(default_factory=list)
     results: list[dict[str, Any]] = field(default_factory=list)
-
-    def take(self, simulation: Simulation) -> None:
-        self.series.append(simulation.take_series())
-        self.results.append(simulation.take_results())
 
     def joined(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         return _join(self.series), _join(self.results)
@@ -150,6 +144,11 @@ def _join(parts: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _concatenated(columns: list[Any]) -> Any:
     return list(chain.from_iterable(columns)) if isinstance(columns[0], list) else np.concatenate(columns)
+
+
+def groups_of(topology: Topology) -> list[tuple[str, str]]:
+    """Cluster and name of each host group, in the engine's order of classes."""
+    return [(cluster.name, group.name) for cluster in topology.clusters for group in cluster.hosts]
 
 
 def host_classes(topology: Topology) -> list[HostClass]:
@@ -212,6 +211,7 @@ class LiveTwin:
             settled=True,
             with_basis=True,
         )
+        self._groups = groups_of(topology)
         self._open: dict[str, tuple[int, int]] = {}
         self._window = _Parts()
         self._window_start = Totals.of(self.simulation)
@@ -252,7 +252,7 @@ class LiveTwin:
         EngineError
             When they cannot be applied to the system as it is; nothing is taken then.
         """
-        trial = self._at(time_ms)
+        trial = self.at(time_ms)
         trial.apply(*changes)
         self._changes.append((time_ms, tuple(changes)))
 
@@ -286,10 +286,7 @@ class LiveTwin:
         self._changes = [change for change in self._changes if change[0] > until_ms]
         # Only patience leads beyond what is known: from there on the guess counts as what happened.
         self.simulation.forget_guesses()
-        self._window.series.append(self.simulation.take_series())
-        results = self.simulation.take_results()
-        self._window.results.append(results)
-        for name in results["id"]:
+        for name in self._take(self.simulation, self._window)["id"]:
             self._open.pop(name, None)
 
     def _walk(self, simulation: Simulation, until_ms: int) -> None:
@@ -323,41 +320,89 @@ class LiveTwin:
         start_ms = end_ms - self.window_ms
         fork = self.simulation.fork()
         if self._completed is not None and self._completed.end_ms == end_ms:
-            return Present(fork, self._completed, load_of(fork.take_series()))
+            self._take(fork, nothing := _Parts())
+            return Present(fork, self._completed, load_of(nothing.joined()[0]), self._class_counts(fork))
         known = _Parts(list(self._window.series), list(self._window.results))
         earlier, guessed = _Parts(), _Parts()
         start = self._window_start
         if start.time_ms < start_ms:
             self._walk(fork, start_ms)
             start = Totals.of(fork)
-            earlier.take(fork)
+            self._take(fork, earlier)
             known = _Parts()
         self._walk(fork, end_ms)
-        guessed.take(fork)
+        self._take(fork, guessed)
         series, results = _Parts(known.series + guessed.series, known.results + guessed.results).joined()
         window = Observed(start_ms, end_ms, load_of(series), series, results, start, Totals.of(fork))
         unknown = _join(earlier.series + guessed.series)
-        return Present(fork, window, load_of(unknown))
+        return Present(fork, window, load_of(unknown), self._class_counts(fork))
 
-    def _at(self, time_ms: int) -> Simulation:
+    def at(self, time_ms: int) -> Simulation:
+        """The system at a time to come, with demands held where they are not known: a fork."""
         fork = self.simulation.fork(with_basis=False)
         self._walk(fork, time_ms)
         return fork
 
+    # -- host classes --------------------------------------------------------------------------------------------------
+
+    def extend(self, topology: Topology) -> bool:
+        """Make room for host groups that a later topology adds; True when there are any."""
+        known = set(self._groups)
+        classes = zip(groups_of(topology), host_classes(topology), strict=True)
+        added = [(group, host_class) for group, host_class in classes if group not in known]
+        self._groups += [group for group, _ in added]
+        self.classes += [host_class for _, host_class in added]
+        self._window.series = [self._widened(series) for series in self._window.series]
+        return bool(added)
+
     def adopt_curves(self, curves: Sequence[tuple[Sequence[float], Sequence[float]]]) -> None:
         """Let the engine use learned power curves, one of each class: (utilisations, watts of one host)."""
-        groups = [group.name for cluster in self.topology.clusters for group in cluster.hosts]
+        there = set(self.simulation.class_names())
+        names = Counter(group for _, group in self._groups)
         # A name that several clusters use stands for hosts of several classes: the engine cannot tell them apart by it.
         self.simulation.apply(
             *(
                 SetPowerModel(
-                    hosts=GroupHosts(group=group),
+                    hosts=GroupHosts(group=key[1]),
                     power_model=CurvePower(utilization=tuple(utilization), power_w=tuple(power_w)),
                 )
-                for group, (utilization, power_w) in zip(groups, curves, strict=True)
-                if groups.count(group) == 1
+                for key, (utilization, power_w) in zip(self._groups, curves, strict=True)
+                if names[key[1]] == 1 and key in there
             )
         )
+
+    def _take(self, simulation: Simulation, parts: _Parts) -> dict[str, Any]:
+        """Move what was recorded to `parts`; gives the results."""
+        series, results = simulation.take_series(), simulation.take_results()
+        if series["class_hosts"].shape[1] != len(self._groups):
+            place = self._places(simulation)
+            for name in ("basis", "class_hosts"):
+                folded = np.zeros((len(series[name]), len(self._groups), *series[name].shape[2:]))
+                for ours, column in zip(place, np.moveaxis(series[name], 1, 0), strict=False):
+                    folded[:, ours] += column
+                series[name] = folded
+        parts.series.append(series)
+        parts.results.append(results)
+        return results
+
+    def _widened(self, series: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        missing = len(self._groups) - series["class_hosts"].shape[1]
+        if not missing:
+            return series
+        padding = {"basis": ((0, 0), (0, missing), (0, 0)), "class_hosts": ((0, 0), (0, missing))}
+        return series | {name: np.pad(series[name], width) for name, width in padding.items()}
+
+    def _places(self, simulation: Simulation) -> list[int]:
+        """Our class of each class of the engine: hosts that were added to a group or changed have classes of their own there."""
+        place = {group: number for number, group in enumerate(self._groups)}
+        return [place[name] for name in simulation.class_names()]
+
+    def _class_counts(self, simulation: Simulation) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        now = simulation.class_counts()
+        place = self._places(simulation)
+        count = len(self._groups)
+        hosts, busy = (np.bincount(place, now[name], count).astype(np.float64) for name in ("hosts", "busy"))
+        return hosts, busy
 
 
 def load_of(series: dict[str, NDArray[Any]]) -> Load:

@@ -1,0 +1,490 @@
+"""One datacenter that is followed: windows come in, the loop turns, the ledger records, results go out.
+
+`OpenDTOrchestrator` holds what belongs to one datacenter; `follower` feeds many of them from one source. A window is recorded with its
+predictions and offsets in one transaction, and derived again, not counted again, when the process was killed after that: what
+was recorded is then compared, and a difference stops the process.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import orjson
+
+from opendt.model.base import Model
+from opendt.model.errors import InputError, LedgerError
+from opendt.orchestrator import event_types as events
+from opendt.orchestrator.buffer import SimulationResultsBuffer, WindowSeries, series_columns
+from opendt.orchestrator.cycle import Cycle, Turn
+from opendt.orchestrator.cycle import Settings as CycleSettings
+from opendt.orchestrator.environment import with_carbon
+from opendt.orchestrator.events import EventBus
+from opendt.orchestrator.intake import window_of
+from opendt.orchestrator.plan_of_versions import VersionPlan, slo_plan, topology_plan
+from opendt.orchestrator.records import entry_of, events_of, result_of
+from opendt.orchestrator.slo import default_slo, slo_file
+from opendt.orchestrator.snapshots import SnapshotStore
+from opendt.orchestrator.state import LiveState
+from opendt.orchestrator.topology import topology_file
+from opendt.orchestrator.versions import FileWatchers, VersionedFile
+from opendt.telemetry.deadletter import encode_dead_letter
+from opendt.telemetry.messages import DEAD_LETTERS, RESULTS, encode
+from opendt.telemetry.source import Partition
+from opendt.telemetry.windows import WindowAssembler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from opendt.model.slo import Slo
+    from opendt.model.topology import Topology
+    from opendt.orchestrator.settings_model import DatacenterSettings, Settings
+    from opendt.telemetry.source import Record, Sink
+    from opendt.telemetry.windows import WindowInput
+    from opendt.verification.ledger import Ledger
+    from opendt.verification.ledger_rows import WindowEntry
+
+__all__ = ["OpenDTOrchestrator"]
+
+TICK_MS: Final = 30_000
+
+T = TypeVar("T", bound=Model)
+
+
+@dataclass(slots=True)
+class _Counts:
+    late: int = 0
+    duplicate: int = 0
+    dead: int = 0
+    energy_kwh: float = 0.0
+    strangers: int = 0
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How far this datacenter is."""
+
+    recorded: int = -1  # last window in the ledger when we began
+    index: int = -1  # last window that was turned
+    counts: _Counts = field(default_factory=_Counts)
+
+
+class OpenDTOrchestrator:
+    """Follows one datacenter.
+
+    Parameters
+    ----------
+    settings : Settings
+        Of the process.
+    datacenter : str
+        Name: the key of its messages. The only one of the settings unless given.
+    ledger : Ledger
+        Where windows are recorded.
+    sink : Sink, optional
+        Where results and dead letters go.
+    bus : EventBus, optional
+        Told of everything that happens.
+    watchers : FileWatchers, optional
+        Looks at the files of topology and objectives; its own unless given.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        datacenter: str | None = None,
+        *,
+        ledger: Ledger,
+        sink: Sink | None = None,
+        bus: EventBus | None = None,
+        watchers: FileWatchers | None = None,
+    ) -> None:
+        self.settings = settings
+        self.config = _section(settings, datacenter)
+        self.datacenter = self.config.name
+        self.ledger = ledger
+        self.sink = sink
+        self.bus = bus or EventBus()
+        self.state = LiveState()
+        self.cycle: Cycle | None = None
+        self.slo: Slo | None = None
+        self.topology: Topology | None = None
+        self._watchers = watchers or FileWatchers()
+        self._stack = ExitStack()
+        self._progress = _Progress()
+        self._topology_file = topology_file(
+            self.config.topology, settings.state_dir, self.datacenter, on_event=self.bus.publish
+        )
+        self._slo_file = slo_file(
+            self.config.slo, settings.state_dir, self.datacenter, window_s=settings.window_s, on_event=self.bus.publish
+        )
+        self._topologies = topology_plan(ledger, self.datacenter)
+        self._slos = slo_plan(ledger, self.datacenter)
+        self._snapshots = SnapshotStore(settings.state_dir / "snapshots" / self.datacenter, self.datacenter)
+        self.assembler = WindowAssembler(
+            self.datacenter,
+            window_ms=settings.window_ms,
+            lateness_ms=settings.lateness_ms,
+            power_patience_ms=settings.power_patience_ms,
+        )
+        self.buffer = SimulationResultsBuffer(
+            settings.state_dir / "results" / self.datacenter,
+            datacenter=self.datacenter,
+            memory_windows=settings.results.memory_windows,
+            retention_ms=None if settings.results.retention_s is None else settings.results.retention_s * 1000,
+            retention_bytes=None if settings.results.retention_mib is None else settings.results.retention_mib << 20,
+            is_durable=False,
+            on_event=self.bus.publish,
+        )
+
+    # -- beginning ---------------------------------------------------------------------------------------------------
+
+    def start(self, *, wait_s: float = 0.0) -> None:
+        """Take the datacenter over: lease, versions, the newest snapshot.
+
+        Parameters
+        ----------
+        wait_s : float
+            How long to wait for another process that has it, s.
+
+        Raises
+        ------
+        LedgerError
+            When another process follows this datacenter.
+        InputError
+            When topology or objectives do not validate and there is no earlier version.
+        """
+        self.state.update(
+            datacenter=self.datacenter,
+            status="starting",
+            environment=self.settings.environment,
+            mode=self.settings.mode,
+        )
+        try:
+            self._stack.enter_context(self.ledger.lease(self.datacenter, wait_s=wait_s))
+        except LedgerError as error:
+            self.bus.publish(events.LeaseRefused(datacenter=self.datacenter, holder=str(error)))
+            raise
+        self.topology = self.load_initial_topology()
+        self.slo = self.load_initial_slo()
+        last = self.ledger.last_window(self.datacenter)
+        self._progress = _Progress(recorded=-1 if last is None else last.index)
+        self._restore()
+        window = self._progress.index + 1
+        self.bus.publish(
+            events.Started(
+                datacenter=self.datacenter,
+                environment=self.settings.environment,
+                mode=self.settings.mode,
+                window=window,
+            )
+        )
+        self.state.update(status="running", cycle_count=window)
+
+    def resume_offsets(self) -> dict[Partition, int]:
+        """Where each partition is to be read from to go on after the last window."""
+        return {
+            Partition(position.topic, position.partition): position.resume_offset
+            for position in self.assembler.position()
+        }
+
+    def load_initial_topology(self) -> Topology | None:
+        """Give the topology to begin with: the first version that was recorded, else that of the file, else None."""
+        found = self._topology_file.load_initial()
+        self._topologies.load(None if found is None else found.value, "" if found is None else _name(found.origin))
+        return self._topologies.first
+
+    def load_initial_slo(self) -> Slo | None:
+        """Give the objectives to begin with: the first version that was recorded, else those of the file, else None."""
+        found = self._slo_file.load_initial()
+        self._slos.load(None if found is None else found.value, "" if found is None else _name(found.origin))
+        return self._slos.first
+
+    def start_topology_watcher(self) -> None:
+        """Look out for edits of the topology file; they take effect with the next window."""
+        if self.config.topology is not None:
+            self._watchers.add(self._topology_file)
+            self._stack.callback(self._watchers.remove, self._topology_file)
+
+    def start_slo_watcher(self) -> None:
+        """Look out for edits of the objectives; they take effect with the next window."""
+        if self.config.slo is not None:
+            self._watchers.add(self._slo_file)
+            self._stack.callback(self._watchers.remove, self._slo_file)
+
+    def _restore(self) -> None:
+        if self._progress.recorded < 0:
+            return
+        snapshot, reasons = self._snapshots.newest(self._progress.recorded)
+        if snapshot is None:
+            reason = "; ".join(reasons) or "none was written yet"
+            self.bus.publish(events.SnapshotRebuilt(datacenter=self.datacenter, reason=reason))
+            return
+        for reason in reasons:
+            self.bus.publish(events.SnapshotRebuilt(datacenter=self.datacenter, reason=reason))
+        self.cycle = snapshot.state["cycle"]
+        self.assembler.restore(snapshot.state["assembler"])
+        self.topology, self.slo = snapshot.state["topology"], snapshot.state["slo"]
+        self._progress.index = snapshot.index
+        self._progress.counts = snapshot.state["counts"]
+        self.bus.publish(events.SnapshotRestored(datacenter=self.datacenter, window=snapshot.index))
+
+    # -- windows -----------------------------------------------------------------------------------------------------
+
+    def run_consumer(self, *, drain: bool = False) -> None:
+        """Follow this datacenter alone, from the transport of the settings, until the process is told to stop.
+
+        Parameters
+        ----------
+        drain : bool
+            Process what is there, then stop.
+        """
+        from opendt.orchestrator.follower import Follower
+        from opendt.orchestrator.transports import open_source
+
+        source = open_source(self.settings, self.bus)
+        Follower(self.settings, lambda _: self, [self.datacenter], self.ledger, source, bus=self.bus).run(drain=drain)
+
+    def take(self, records: Sequence[Record]) -> None:
+        """Take records of this datacenter, in order within each partition."""
+        self.assembler.add(records)
+
+    def turn_windows(self, should_stop: Callable[[], bool] = lambda: False) -> int:
+        """Run the loop for every window that can close; gives how many did."""
+        count = 0
+        while not should_stop():
+            closed = self.assembler.next()
+            if closed is None:
+                break
+            self.run_simulation(closed)
+            count += 1
+        return count
+
+    def run_simulation(self, closed: WindowInput) -> Turn:
+        """Turn the loop once: take the window, simulate, learn, score, propose, record, publish."""
+        self._plan_versions(closed)
+        cycle = self._cycle_of(closed)
+        turn = cycle.turn(window_of(closed, TICK_MS))
+        entry = entry_of(
+            closed,
+            turn,
+            cycle,
+            topology_version=self._topologies.number_at(closed.index),
+            slo_version=self._slos.number_at(closed.index),
+        )
+        is_new = self.ledger.record_window(entry)
+        self._apply_versions(closed, cycle)
+        self._progress.index = closed.index
+        self._publish(closed, turn, is_new=is_new)
+        self._show(closed, turn, entry)
+        if (closed.index + 1) % self.settings.snapshot_every_windows == 0:
+            self.write_snapshot()
+        return turn
+
+    def _cycle_of(self, closed: WindowInput) -> Cycle:
+        if self.cycle is not None:
+            return self.cycle
+        if self.topology is None:
+            self.topology = self._topologies.begin_with(self._announced(closed), "dc.topology")
+        if self.slo is None:
+            self.slo = self._slos.begin_with(default_slo(self.topology, self.settings.window_s), "default")
+        self.cycle = Cycle(
+            self._with_carbon(self.topology),
+            self.slo,
+            start_epoch_ms=closed.origin_ms,
+            tick_ms=TICK_MS,
+            settings=CycleSettings(
+                window_ms=self.settings.window_ms, futures=self.settings.futures, seed=self.settings.seed
+            ),
+        )
+        return self.cycle
+
+    def _announced(self, closed: WindowInput) -> Topology:
+        """Topology that came on ``dc.topology``."""
+        if closed.topology is not None:
+            self._topology_file.offer(orjson.dumps(closed.topology.topology), "dc.topology")
+        found = self._topology_file.take()
+        if found is None:
+            raise InputError(
+                f"datacenter.{self.datacenter}.topology",
+                "no usable topology",
+                "a file, or a message on dc.topology before the first task",
+                "The twin cannot simulate what it does not know.",
+            )
+        return found.value
+
+    # -- versions of topology and objectives ---------------------------------------------------------------------------
+
+    def _plan_versions(self, closed: WindowInput) -> None:
+        """Settle what is in force from the next window on, before anything of this one is recorded."""
+        index = closed.index + 1
+        if index <= self._progress.recorded or self.cycle is None:
+            return  # the ledger knows
+        if closed.topology is not None:
+            self._topology_file.offer(orjson.dumps(closed.topology.topology), "dc.topology")
+        _plan(self._topologies, self._topology_file, index)
+        _plan(self._slos, self._slo_file, index)
+
+    def _apply_versions(self, closed: WindowInput, cycle: Cycle) -> None:
+        """Let what is in force from the next window on take effect."""
+        index = closed.index + 1
+        slo = self._slos.value_from(index)
+        if slo is not None:
+            self.slo = cycle.slo = slo
+        topology = self._topologies.value_from(index)
+        if topology is None or self.topology is None:
+            return
+        try:
+            cycle.change(
+                closed.end_ms - closed.origin_ms, self._with_carbon(self.topology), self._with_carbon(topology)
+            )
+            self.topology = topology
+        except InputError as error:
+            self.bus.publish(
+                events.TopologyRefused(
+                    datacenter=self.datacenter,
+                    file=self._topologies.source_from(index),
+                    reason=str(error),
+                    version=self._topologies.number_at(closed.index),
+                )
+            )
+
+    def _with_carbon(self, topology: Topology) -> Topology:
+        """Use the carbon intensities beside the topology file where it names none, as `opendt demo` does."""
+        file = self.config.topology
+        return topology if file is None else with_carbon(topology, file.parent / "carbon.parquet")
+
+    # -- after a turn ---------------------------------------------------------------------------------------------------
+
+    def _publish(self, closed: WindowInput, turn: Turn, *, is_new: bool) -> None:
+        dead = self.assembler.take_dead()
+        if is_new:
+            for event in events_of(closed, turn):
+                self.bus.publish(event)
+            for letter in dead:
+                self.bus.publish(
+                    events.DeadLetter(
+                        datacenter=self.datacenter,
+                        time_ms=letter.timestamp_ms,
+                        topic=letter.topic,
+                        partition=letter.partition,
+                        offset=letter.offset,
+                        reason=letter.reason,
+                    )
+                )
+        for one in turn.confirmed:
+            observed = one.observed
+            names = [cluster.name for cluster in self.topology.clusters] if self.topology is not None else []
+            columns = series_columns(observed.series, names, origin_ms=closed.origin_ms)
+            columns["measured_w"] = one.measured_w
+            index = observed.end_ms // self.settings.window_ms - 1
+            origin_ms = closed.origin_ms
+            self.buffer.append(WindowSeries(index, observed.start_ms + origin_ms, observed.end_ms + origin_ms, columns))
+        if self.sink is None:
+            return
+        # What follows a snapshot is derived again after a kill: results are told at least once, known by their window.
+        self.sink.send(RESULTS, encode(result_of(closed, turn)), key=self.datacenter)
+        for letter in dead:
+            self.sink.send(DEAD_LETTERS, encode_dead_letter(letter), key=self.datacenter)
+
+    def _show(self, closed: WindowInput, turn: Turn, entry: WindowEntry) -> None:
+        counts = self._progress.counts
+        counts.late += closed.counts.get("late", 0)
+        counts.duplicate += closed.counts.get("duplicate", 0)
+        counts.dead += closed.counts.get("dead", 0)
+        counts.energy_kwh += turn.metrics.energy_kwh or 0.0
+        counts.strangers += turn.strangers
+        watermark_ms = max((position.watermark_ms for position in closed.positions), default=closed.end_ms)
+        seen = turn.window.measured_w[turn.window.measured_w > 0]
+        changes: dict[str, Any] = {
+            "cycle_count": closed.index + 1,
+            "window_index": closed.index,
+            "window_end_ms": closed.end_ms,
+            "origin_ms": closed.origin_ms,
+            "watermark_ms": watermark_ms,
+            "lag_ms": watermark_ms - closed.end_ms,
+            "late_count": counts.late,
+            "duplicate_count": counts.duplicate,
+            "dead_letter_count": counts.dead,
+            "energy_kwh": counts.energy_kwh,
+            "power_w": float(seen.mean()) if len(seen) else None,
+            "predicted_power_w": None if turn.metrics.mean_power_kw is None else turn.metrics.mean_power_kw * 1000.0,
+            "last_metrics": dict(entry.metrics),
+            "window_baseline_score": entry.score,
+            "topology_version": entry.topology_version,
+            "slo_version": entry.slo_version,
+        }
+        if turn.proposal is not None:
+            changes["last_proposal"] = dict(entry.proposals[0].content)
+        self.state.update(changes)
+
+    def write_snapshot(self) -> None:
+        """Write the state after the last window, so that a restart goes on from here."""
+        if self.cycle is None or self._progress.index < 0:
+            return
+        if self.sink is not None:
+            self.sink.flush()
+        self.buffer.flush()
+        state = {
+            "cycle": self.cycle,
+            "assembler": self.assembler.state(),
+            "topology": self.topology,
+            "slo": self.slo,
+            "counts": self._progress.counts,
+        }
+        try:
+            size_bytes = self._snapshots.write(self._progress.index, state)
+        except OSError as error:
+            self.bus.publish(events.ResultsTrouble(datacenter=self.datacenter, reason=f"snapshot: {error}"))
+            return
+        self.bus.publish(
+            events.SnapshotWritten(datacenter=self.datacenter, window=self._progress.index, size_bytes=size_bytes)
+        )
+
+    def simulation_timeseries(
+        self, since_ms: int | None = None, until_ms: int | None = None
+    ) -> dict[str, NDArray[np.generic]]:
+        """Series of the windows that are known, as columns, from `since_ms` until `until_ms`, ms since the epoch."""
+        return self.buffer.timeseries(since_ms, until_ms)
+
+    def stop(self, reason: str) -> None:
+        """Give the datacenter up: a last snapshot, the lease back."""
+        last = self._progress.index
+        try:
+            self.write_snapshot()
+        finally:
+            self.buffer.close()
+            self._stack.close()
+            self.state.update(status="stopped")
+            self.bus.publish(
+                events.Stopped(datacenter=self.datacenter, reason=reason, window=last if last >= 0 else None)
+            )
+
+
+def _plan(plan: VersionPlan[T], file: VersionedFile[T], index: int) -> None:
+    missed, edited = plan.take_edit(), file.take()
+    if edited is not None:
+        plan.plan(index, edited.value, _name(edited.origin))
+    elif missed is not None:
+        plan.plan(index, *missed)
+
+
+def _name(origin: str) -> str:
+    """Name a file without its folder: the ledger's export must not depend on where a file lies."""
+    return Path(origin).name
+
+
+def _section(settings: Settings, datacenter: str | None) -> DatacenterSettings:
+    from opendt.orchestrator.settings_model import DEFAULT_DATACENTER, DatacenterSettings
+
+    if datacenter is None:
+        if len(settings.datacenter) > 1:
+            names = ", ".join(settings.datacenter)
+            raise InputError("datacenter", "none named", f"one of {names}")
+        datacenter = next(iter(settings.datacenter), DEFAULT_DATACENTER)
+    found = settings.datacenter.get(datacenter)
+    return DatacenterSettings(name=datacenter) if found is None else found

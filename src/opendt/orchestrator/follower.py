@@ -1,0 +1,309 @@
+"""The process that follows datacenters: one source, many orchestrators, in one thread.
+
+Records are handed to the orchestrator of their datacenter; windows close when their streams allow; a partition that is far ahead
+is paused, so that memory stays bounded whatever the producers do. The offsets that count are in the ledger; the transport is told
+of them afterwards, for its own tools.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Final
+
+from opendt.model.errors import TransportError
+from opendt.orchestrator import event_types as events
+from opendt.orchestrator.events import EventBus
+from opendt.orchestrator.health import HealthFile, sd_notify
+from opendt.orchestrator.settings_model import DEFAULT_DATACENTER
+from opendt.telemetry.messages import CONFIG, FRAGMENTS, POWER, TASKS, TOPOLOGY, WORKLOAD
+from opendt.telemetry.source import Partition
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
+    from opendt.orchestrator.controller import OpenDTOrchestrator
+    from opendt.orchestrator.settings_model import Settings
+    from opendt.telemetry.source import Record, Source
+    from opendt.verification.ledger import Ledger
+    from opendt.verification.ledger_rows import PositionRow
+
+__all__ = ["TOPICS", "Follower"]
+
+TOPICS: Final = (WORKLOAD, POWER, TASKS, FRAGMENTS, TOPOLOGY, CONFIG)
+_AHEAD: Final = 48
+_POLL_S: Final = 0.2
+_QUIET_POLLS: Final = 2
+_HEALTH_S: Final = 1.0
+_PAUSE_S: Final = 0.5
+_LONGEST_PAUSE_S: Final = 10.0
+_LEASE_WAIT_S: Final = 30.0
+
+
+class Follower:
+    """Feeds orchestrators from one source.
+
+    Parameters
+    ----------
+    settings : Settings
+        Of the process.
+    make : callable
+        Makes the orchestrator of a datacenter, by name.
+    names : collection of str
+        Datacenters that are followed when their records come.
+    ledger : Ledger
+        Tells where the streams of each datacenter have been read to.
+    source : Source
+        Where records come from.
+    bus : EventBus
+        Told of what befalls the process.
+    clock_s : callable
+        Monotonic clock, s.
+    sleep : callable
+        Waits, s.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        make: Callable[[str], OpenDTOrchestrator],
+        names: Collection[str],
+        ledger: Ledger,
+        source: Source,
+        *,
+        bus: EventBus | None = None,
+        clock_s: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.settings = settings
+        self.names = tuple(names)
+        self.running: dict[str, OpenDTOrchestrator] = {}
+        self._make = make
+        self._ledger = ledger
+        self.source = source
+        self.bus = bus or EventBus()
+        self._clock_s = clock_s
+        self._sleep = sleep
+        self._stop_reason = ""
+        self._assigned: set[Partition] = set()
+        self._paused: set[Partition] = set()
+        self._strangers: set[str] = set()
+        self._health = HealthFile(settings.health_path)
+        self._health_s = -float("inf")
+        self._committed: dict[Partition, int] = {}
+
+    def stop(self, reason: str) -> None:
+        """Ask the process to end after the window it is at; may be called from a signal handler."""
+        self._stop_reason = self._stop_reason or reason
+
+    def run(self, *, drain: bool = False) -> None:
+        """Follow until told to stop, or with `drain` until everything that is there has been processed.
+
+        Raises
+        ------
+        OpenDTError
+            When going on would be wrong: another process follows a datacenter, the ledger contradicts the streams, the
+            topology is not known.
+        """
+        with ExitStack() as stack:
+            stack.callback(self._end)
+            self.source.subscribe(TOPICS, on_assigned=self._on_assigned, on_revoked=self._on_revoked)
+            sd_notify("READY=1")
+            quiet = 0
+            while not self._stop_reason:
+                records = self._poll()
+                count = self._turn(records)
+                self._steer()
+                if records or count:
+                    quiet = 0
+                    continue
+                quiet += 1
+                if quiet >= _QUIET_POLLS:
+                    count = self._note_ends()
+                    if drain and not count and self._is_drained():
+                        self.stop("drained")
+
+    # -- records -----------------------------------------------------------------------------------------------------
+
+    def _poll(self) -> list[Record]:
+        """Ask for records; a transport that is away is waited for."""
+        pause_s = _PAUSE_S
+        began_s = self._clock_s()
+        while not self._stop_reason:
+            try:
+                records = self.source.poll(timeout_s=_POLL_S)
+            except TransportError as error:
+                if pause_s == _PAUSE_S:
+                    self.bus.publish(events.TransportTrouble(reason=str(error)))
+                    self._write_health("waiting")
+                self._sleep(pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+                continue
+            if pause_s != _PAUSE_S:
+                self.bus.publish(events.TransportRecovered(after_s=self._clock_s() - began_s))
+            return records
+        return []
+
+    def _turn(self, records: Sequence[Record]) -> int:
+        """Hand records out and close the windows that can close; gives how many did."""
+        parts: dict[str, list[Record]] = {}
+        for record in records:
+            parts.setdefault(record.key, []).append(record)
+        for key, some in parts.items():
+            self._hand_out(key, some)
+        return self._turn_windows()
+
+    def _turn_windows(self) -> int:
+        count = 0
+        for orchestrator in list(self.running.values()):
+            count += orchestrator.turn_windows(lambda: bool(self._stop_reason))
+        if count:
+            self._commit()
+            self._beat()
+        return count
+
+    def _hand_out(self, key: str, records: list[Record]) -> None:
+        by_name: dict[str, list[Record]] = {}
+        for record in records:
+            name = self._datacenter_of(record, key)
+            by_name.setdefault(name, []).append(record)
+        for name, some in by_name.items():
+            orchestrator = self.running.get(name) or self._begin(name)
+            if orchestrator is not None:
+                orchestrator.take(some)
+
+    def _datacenter_of(self, record: Record, key: str) -> str:
+        """Producers of the older pair key their messages by task: they know of one datacenter only."""
+        if record.topic in (TASKS, FRAGMENTS) and key not in self.names:
+            return self.names[0] if len(self.names) == 1 else DEFAULT_DATACENTER
+        return key
+
+    def _begin(self, name: str) -> OpenDTOrchestrator | None:
+        """Begin with a datacenter when its first record comes."""
+        if name in self.names:
+            return self._start(name)
+        if name not in self._strangers:
+            self._strangers.add(name)
+            reason = f"records of {name!r}, expected one of {', '.join(self.names)}: they are left out"
+            self.bus.publish(events.SourceGap(topic="", partition=0, reason=reason))
+        return None
+
+    def _start(self, name: str) -> OpenDTOrchestrator:
+        orchestrator = self._make(name)
+        orchestrator.start(wait_s=_LEASE_WAIT_S if self.settings.transport == "kafka" else 0.0)
+        self.running[name] = orchestrator
+        orchestrator.start_topology_watcher()
+        orchestrator.start_slo_watcher()
+        return orchestrator
+
+    # -- partitions ----------------------------------------------------------------------------------------------------
+
+    def _on_assigned(self, partitions: Collection[Partition]) -> Mapping[Partition, int]:
+        """Go on with the datacenters whose workload is in these partitions, each from its last snapshot."""
+        self._assigned.update(partitions)
+        offsets: dict[Partition, int] = {}
+        has_new = False
+        for name in self.names:
+            positions = self._ledger.positions(name)
+            has_new |= not positions
+            if name not in self.running and not any(_stream(position) in self._assigned for position in positions):
+                continue
+            orchestrator = self.running.get(name) or self._start(name)
+            for partition, offset in orchestrator.resume_offsets().items():
+                offsets[partition] = min(offset, offsets.get(partition, offset))
+        if has_new and len(self.names) > 1:
+            offsets = {}  # somebody has read nothing yet: its first records may lie before those of the others
+        for partition in partitions:
+            offset = offsets.get(partition, 0)
+            self.bus.publish(events.PartitionAssigned(topic=partition.topic, partition=partition.number, offset=offset))
+        return {partition: offset for partition, offset in offsets.items() if partition in set(partitions)}
+
+    def _on_revoked(self, partitions: Collection[Partition]) -> None:
+        """Give up the datacenters whose workload another process reads from now on."""
+        gone = set(partitions)
+        self._assigned -= gone
+        self._paused -= gone
+        for partition in partitions:
+            self.bus.publish(events.PartitionRevoked(topic=partition.topic, partition=partition.number))
+        for name, orchestrator in list(self.running.items()):
+            if orchestrator.resume_offsets().keys() & gone:
+                del self.running[name]
+                orchestrator.stop("another process reads its streams")
+
+    def _steer(self) -> None:
+        """Pause partitions that are far ahead of the windows that can close; resume them when these have caught up."""
+        for partition in self._assigned:
+            ahead = [one.assembler.ahead(partition) for one in self.running.values()]
+            least = min((count for count in ahead if count), default=0)
+            if least > _AHEAD and partition not in self._paused:
+                self._paused.add(partition)
+                self.source.pause([partition])
+            elif least <= _AHEAD // 2 and partition in self._paused:
+                self._paused.discard(partition)
+                self.source.resume([partition])
+
+    def _note_ends(self) -> int:
+        """Tell orchestrators which partitions have nothing more; gives how many windows closed by that."""
+        for partition in self._assigned:
+            if partition not in self._paused and self.source.is_at_end(partition):
+                for orchestrator in self.running.values():
+                    orchestrator.assembler.note_end(partition)
+        return self._turn_windows()
+
+    def _is_drained(self) -> bool:
+        return all(self.source.is_at_end(partition) for partition in self._assigned if partition not in self._paused)
+
+    def _commit(self) -> None:
+        offsets: dict[Partition, int] = {}
+        for orchestrator in self.running.values():
+            for partition, offset in orchestrator.resume_offsets().items():
+                offsets[partition] = min(offset, offsets.get(partition, offset))
+        mine = {
+            partition: offset
+            for partition, offset in offsets.items()
+            if partition in self._assigned and self._committed.get(partition) != offset
+        }
+        if mine:
+            self.source.commit(mine)
+            self._committed.update(mine)
+
+    # -- signs of life -------------------------------------------------------------------------------------------------
+
+    def _beat(self) -> None:
+        now_s = self._clock_s()
+        if now_s - self._health_s >= _HEALTH_S:
+            self._health_s = now_s
+            self._write_health("running")
+            sd_notify("WATCHDOG=1")
+
+    def _write_health(self, status: str) -> None:
+        values = {name: one.state.as_dict() for name, one in self.running.items()}
+        self._health.write(status, {"datacenters": {name: _brief(value) for name, value in values.items()}})
+
+    def _end(self) -> None:
+        sd_notify("STOPPING=1")
+        ending, self.running = self.running, {}
+        with ExitStack() as stack:
+            stack.callback(self._write_health, "stopped")
+            stack.callback(self.source.close)
+            for orchestrator in ending.values():
+                stack.callback(orchestrator.stop, self._stop_reason or "failed")
+
+
+def _stream(position: PositionRow) -> Partition:
+    return Partition(position.topic, position.partition)
+
+
+def _brief(state: dict[str, Any]) -> dict[str, Any]:
+    names = (
+        "status",
+        "cycle_count",
+        "window_index",
+        "window_end_ms",
+        "watermark_ms",
+        "lag_ms",
+        "power_w",
+        "energy_kwh",
+    )
+    counts = ("late_count", "duplicate_count", "dead_letter_count", "topology_version", "slo_version", "last_error")
+    return {name: state[name] for name in (*names, *counts)}

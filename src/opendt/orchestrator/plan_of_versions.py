@@ -1,0 +1,112 @@
+"""Which version of the topology or the objectives holds from which window on, as the ledger has it.
+
+An edit is recorded, with the first window that it holds for, before the window in which it was noticed is. So a restart that derives
+windows again applies each version where it was applied before, whatever the files hold by now.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from opendt.model.base import Model
+from opendt.model.slo import Slo
+from opendt.model.topology import Topology
+from opendt.verification.ledger_rows import VersionRow
+
+if TYPE_CHECKING:
+    from opendt.verification.ledger import Ledger
+
+__all__ = ["VersionPlan", "slo_plan", "topology_plan"]
+
+T = TypeVar("T", bound=Model)
+
+
+class VersionPlan(Generic[T]):
+    """Versions of one thing of one datacenter.
+
+    Parameters
+    ----------
+    kind : {'topology', 'slo'}
+        What.
+    model : type
+        Of its values.
+    ledger : Ledger
+        Keeps them.
+    datacenter : str
+        Whose.
+    """
+
+    def __init__(self, kind: str, model: type[T], ledger: Ledger, datacenter: str) -> None:
+        self._kind = kind
+        self._model = model
+        self._ledger = ledger
+        self._datacenter = datacenter
+        self._rows: list[VersionRow] = []
+        self._values: list[T] = []
+        self._edit: tuple[T, str] | None = None
+
+    def load(self, value: T | None, origin: str) -> None:
+        """Read what is recorded; a value that is not the last one recorded is an edit made while nobody looked."""
+        read = self._ledger.topology_versions if self._kind == "topology" else self._ledger.slo_versions
+        self._rows = [version.row for version in read(self._datacenter)]
+        self._values = [self._model.model_validate_json(json.dumps(row.content)) for row in self._rows]
+        if value is None:
+            return
+        if not self._rows:
+            self._record(0, value, origin)
+        elif value != self._values[-1]:
+            self._edit = (value, origin)
+
+    def begin_with(self, value: T, origin: str) -> T:
+        """Take the first version, where there was none to begin with."""
+        if not self._rows:
+            self._record(0, value, origin)
+        return self._values[0]
+
+    @property
+    def first(self) -> T | None:
+        """The version of window 0."""
+        return self._values[0] if self._values else None
+
+    def take_edit(self) -> tuple[T, str] | None:
+        """Give the edit that was made while nobody looked, once."""
+        edit, self._edit = self._edit, None
+        return edit
+
+    def plan(self, index: int, value: T, origin: str) -> None:
+        """Record that a value holds from a window on."""
+        if value != self._values[-1]:
+            self._record(index, value, origin)
+
+    def number_at(self, index: int) -> int | None:
+        """Number of the version in force in a window."""
+        return max((row.version for row in self._rows if row.from_index <= index), default=None)
+
+    def value_from(self, index: int) -> T | None:
+        """Give the value that a window is the first one of, if there is one."""
+        found = [value for row, value in zip(self._rows, self._values, strict=True) if row.from_index == index > 0]
+        return found[-1] if found else None
+
+    def source_from(self, index: int) -> str:
+        """Where the version came from that a window is the first one of."""
+        return next((row.source for row in reversed(self._rows) if row.from_index == index), "")
+
+    def _record(self, index: int, value: T, origin: str) -> None:
+        row = VersionRow(len(self._rows) + 1, index, value.model_dump(mode="json"), origin)
+        if self._kind == "topology":
+            self._ledger.record_topology_version(self._datacenter, row)
+        else:
+            self._ledger.record_slo_version(self._datacenter, row)
+        self._rows.append(row)
+        self._values.append(value)
+
+
+def topology_plan(ledger: Ledger, datacenter: str) -> VersionPlan[Topology]:
+    """Versions of a datacenter's topology."""
+    return VersionPlan("topology", Topology, ledger, datacenter)
+
+
+def slo_plan(ledger: Ledger, datacenter: str) -> VersionPlan[Slo]:
+    """Versions of a datacenter's objectives."""
+    return VersionPlan("slo", Slo, ledger, datacenter)

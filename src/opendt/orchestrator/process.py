@@ -1,0 +1,136 @@
+"""One process: what the settings name is opened, datacenters are followed, everything is closed again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from opendt.orchestrator import event_types as events
+from opendt.orchestrator.controller import OpenDTOrchestrator
+from opendt.orchestrator.events import EventBus, Notice
+from opendt.orchestrator.follower import Follower
+from opendt.orchestrator.logs import configure_logging, log_event
+from opendt.orchestrator.settings_model import DEFAULT_DATACENTER
+from opendt.orchestrator.transports import open_sink, open_source
+from opendt.orchestrator.versions import FileWatchers
+from opendt.verification.ledger import Ledger
+from opendt.verification.ledger_rows import EventRow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+    from opendt.orchestrator.settings_model import Settings
+
+__all__ = ["PID_FILE", "run"]
+
+PID_FILE: Final = "opendt.pid"
+_KEPT_KINDS: Final = frozenset(
+    {
+        events.Started.kind,
+        events.Stopped.kind,
+        events.TopologyLoaded.kind,
+        events.TopologyChanged.kind,
+        events.TopologyRefused.kind,
+        events.SloLoaded.kind,
+        events.SloChanged.kind,
+        events.SloRefused.kind,
+        events.SnapshotRestored.kind,
+        events.SnapshotRebuilt.kind,
+        events.SourceGap.kind,
+        events.TransportTrouble.kind,
+        events.TransportRecovered.kind,
+        events.DeadLetter.kind,
+        events.LeaseLost.kind,
+        events.ResultsDamaged.kind,
+        events.ResultsDropped.kind,
+        events.ResultsTrouble.kind,
+    }
+)
+
+
+def run(settings: Settings, *, drain: bool = False) -> None:
+    """Follow the datacenters of the settings until a signal comes, or with `drain` until the streams are at their end.
+
+    Raises
+    ------
+    OpenDTError
+        When a datacenter is followed by another process, the ledger contradicts the streams, or something needed is missing.
+    """
+    configure_logging(settings.log_level, settings.log_format)
+    bus = EventBus()
+    bus.subscribe(log_event)
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        ledger = stack.enter_context(Ledger.open(settings.ledger_address, on_trouble=_tell_trouble(bus)))
+        bus.subscribe(_recorder(ledger), _KEPT_KINDS)
+        stack.enter_context(_pid_file(settings))
+        watchers = FileWatchers()
+        stack.callback(watchers.stop)
+        sink = open_sink(settings, bus)
+        stack.callback(sink.close)
+        source = open_source(settings, bus)
+
+        def make(name: str) -> OpenDTOrchestrator:
+            return OpenDTOrchestrator(settings, name, ledger=ledger, sink=sink, bus=bus, watchers=watchers)
+
+        names = tuple(settings.datacenter) or (DEFAULT_DATACENTER,)
+        follower = Follower(settings, make, names, ledger, source, bus=bus)
+        stack.enter_context(_signals(follower))
+        follower.run(drain=drain)
+
+
+def _tell_trouble(bus: EventBus) -> Callable[[str], None]:
+    def tell(words: str) -> None:
+        bus.publish(events.LedgerTrouble(reason=words))
+
+    return tell
+
+
+def _recorder(ledger: Ledger) -> Callable[[Notice], None]:
+    """Keep what befalls the process in the ledger; windows carry events of their own."""
+
+    def record(notice: Notice) -> None:
+        event = notice.event
+        content: dict[str, Any] = {
+            name: value for name, value in event.as_dict().items() if name not in ("kind", "datacenter", "time_ms")
+        }
+        content["number"], content["process"] = notice.number, os.getpid()
+        ledger.record_event(EventRow(event.kind, notice.recorded_ms, content, event.level), event.datacenter)
+
+    return record
+
+
+@contextmanager
+def _pid_file(settings: Settings) -> Iterator[None]:
+    """Keep the process's number in a file, for `opendt down`."""
+    path = settings.state_dir / PID_FILE
+    mine = f"{os.getpid()}\n"
+    path.write_text(mine, encoding="ascii")
+    try:
+        yield
+    finally:
+        with suppress(FileNotFoundError):
+            if path.read_text(encoding="ascii") == mine:
+                path.unlink()
+
+
+@contextmanager
+def _signals(follower: Follower) -> Iterator[None]:
+    """Let SIGTERM and SIGINT end the process after the window it is at."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        follower.stop(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

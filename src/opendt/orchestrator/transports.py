@@ -1,0 +1,84 @@
+"""The transport that the settings name: where records come from and where results go."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from opendt.orchestrator import event_types as events
+from opendt.telemetry.messages import (
+    CONFIG,
+    DEAD_LETTERS,
+    FRAGMENTS,
+    POWER,
+    PROPOSALS,
+    RESULTS,
+    TASKS,
+    TOPOLOGY,
+    WORKLOAD,
+)
+
+if TYPE_CHECKING:
+    from opendt.orchestrator.events import EventBus
+    from opendt.orchestrator.settings_model import Settings
+    from opendt.telemetry.log import LogDirectory
+    from opendt.telemetry.source import Partition, Sink, Source
+
+__all__ = ["INPUTS", "OUTPUTS", "log_directory", "open_sink", "open_source"]
+
+INPUTS = (WORKLOAD, POWER, TASKS, FRAGMENTS, TOPOLOGY, CONFIG)
+OUTPUTS = (RESULTS, PROPOSALS, DEAD_LETTERS)
+
+
+def log_directory(settings: Settings) -> LogDirectory:
+    """The embedded log of the settings."""
+    from opendt.telemetry.log import LogDirectory
+
+    log = settings.log
+    return LogDirectory(
+        settings.log_directory,
+        segment_bytes=log.segment_mib << 20,
+        retention_bytes=None if log.retention_mib is None else log.retention_mib << 20,
+        retention_ms=None if log.retention_s is None else log.retention_s * 1000,
+    )
+
+
+def open_source(settings: Settings, bus: EventBus) -> Source:
+    """Open what records come from."""
+
+    def gap(partition: Partition, wanted: int, oldest: int) -> None:
+        reason = f"records {wanted} to {oldest - 1} are gone, taken by retention before they were read"
+        bus.publish(events.SourceGap(topic=partition.topic, partition=partition.number, reason=reason))
+
+    if settings.transport == "log":
+        from opendt.telemetry.log import LogSource
+
+        return LogSource(log_directory(settings), settings.kafka.group, on_gap=gap)
+    from opendt.telemetry.kafka import KafkaSource
+
+    return KafkaSource(
+        settings.kafka.bootstrap_servers,
+        settings.kafka.group,
+        settings=_client_settings(settings),
+        on_error=lambda words: bus.publish(events.TransportTrouble(reason=words)),
+        on_gap=gap,
+    )
+
+
+def open_sink(settings: Settings, bus: EventBus) -> Sink:
+    """Open where results go. They can be derived again, so that nothing waits for the disk because of them."""
+    if settings.transport == "log":
+        from opendt.telemetry.log import LogSink
+
+        return LogSink(log_directory(settings), is_durable=False)
+    from opendt.telemetry.kafka import KafkaSink
+
+    return KafkaSink(
+        settings.kafka.bootstrap_servers,
+        settings=_client_settings(settings),
+        on_error=lambda words: bus.publish(events.TransportTrouble(reason=words)),
+    )
+
+
+def _client_settings(settings: Settings) -> dict[str, str | int | float | bool]:
+    given = settings.kafka.client_settings()
+    return {name: value for name, value in given.items() if name != "bootstrap.servers"}
