@@ -126,7 +126,7 @@ def test_gaps_are_kept_at_every_speed(folder):
     plan = plan_of(folder)
     for speed in (1.0, 10.0):
         clock, memory, flushed_s = Clock(), Memory(), []
-        memory.flush = lambda flushed_s=flushed_s, clock=clock: flushed_s.append((clock.now_s - 100.0))
+        memory.flush = lambda flushed_s=flushed_s, clock=clock: flushed_s.append(clock.now_s - 100.0)
         Replay(plan, memory, speed=speed, clock=clock, sleep=clock.sleep).run()
         # After each moment at which something happens: nothing waits unflushed for what comes next.
         expected = [0, 1, 30, 60, 61, 90, 180, 200, 240, 260, 300, 305]
