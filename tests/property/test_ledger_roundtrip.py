@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from opendt.verification.ledger import Ledger
@@ -87,6 +87,7 @@ def windows(draw):
 
 
 @given(windows())
+@example(WindowEntry("0", 0, 0, 1, "0", metrics={"x": -0.0}, score=-0.0))
 def test_a_window_comes_back_with_its_hash(window):
     with Ledger.open("sqlite://") as ledger:
         assert ledger.record_window(window) is True

@@ -427,7 +427,8 @@ def _whole(row: object, *names: str) -> None:
 
 
 def _finite(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(value)
+    """A number for a column of numbers: no NaN, which SQLite drops, and no negative zero, of which it drops the sign."""
+    return None if value is None or not math.isfinite(value) else float(value) + 0.0
 
 
 def _floats(values: Sequence[float]) -> tuple[float, ...]:
