@@ -1,47 +1,34 @@
 """A language model as an optimiser: it may propose, within limits, and the rules stand in whenever it cannot be heard.
 
 What is sent is written by `llm_prompt`, what may come back is fixed by `llm_reply`, what is remembered is in `llm_history`, and
-the limits are `LlmSettings` (`llm_record`). Here are the client of OpenAI's protocol (any compatible server), the conversation
-with its budgets, and the way down to the rules. docs/concepts/llm.md describes the whole.
+the limits are `LlmSettings` (`llm_record`), and the conversation itself is `llm_talk`. Here are the client of OpenAI's protocol (any
+compatible server) and the way down to the rules. docs/concepts/llm.md describes the whole.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
-import orjson
-
-from opendt.model.errors import EngineError
 from opendt.model.slo import Slo
 from opendt.model.topology import Topology
 from opendt.optimization.base import Context, SystemState, TaskLoad, groups_of_topology
-from opendt.optimization.effect import effect_of
 from opendt.optimization.llm_history import LlmHistory, LlmState, as_expected
-from opendt.optimization.llm_plant import Plant, clean_text, without_names
-from opendt.optimization.llm_prompt import PROMPT_NAME, what_if_answer, write_messages, write_request
+from opendt.optimization.llm_plant import Plant, clean_text
 from opendt.optimization.llm_record import LlmExchange, LlmSettings
-from opendt.optimization.llm_reply import ReplyError, read_changes, read_reply
-from opendt.optimization.llm_service import (
-    Completion,
-    RecordedReplies,
-    Service,
-    ServiceError,
-    ToolCall,
-    read_completion,
-)
+from opendt.optimization.llm_reply import ReplyError
+from opendt.optimization.llm_service import RecordedReplies, Service, ServiceError
+from opendt.optimization.llm_talk import Conversation
 from opendt.optimization.rule_based import RuleBasedOptimizer, rule_based_optimization
 from opendt.optimization.scoring import check_slo, score
 from opendt.twin.metrics import WindowMetrics
-from opendt.twin.whatif import Comparison, WhatIf
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,7 +42,6 @@ _USUAL_ADDRESS: Final = "https://api.openai.com/v1"
 _GRACE_S: Final = 0.5
 _LONGEST_ERROR_BYTES: Final = 4096
 _AGAIN: Final = frozenset({408, 409, 429})
-_BYTES_PER_TOKEN: Final = 3  # of JSON; English prose has about 4. Used where a service does not count.
 _MOST_EXCHANGES: Final = 64
 
 
@@ -203,24 +189,6 @@ def _retry_after_s(headers: Mapping[str, str]) -> float | None:
             return None
         seconds = wait.total_seconds()
     return max(0.0, seconds) if seconds < 1e9 else None
-
-
-@dataclass(slots=True)
-class _Log:
-    """What happens in a conversation, as it happens."""
-
-    deadline_s: float
-    started_s: float
-    messages: list[dict[str, Any]] = field(default_factory=list)
-    replies: list[str] = field(default_factory=list)
-    attempts: list[str] = field(default_factory=list)
-    refused: list[str] = field(default_factory=list)
-    proposals: list[Proposal] = field(default_factory=list)
-    sent: bool = False
-    questions: int = 0
-    prompt_tokens: int = 0
-    reply_tokens: int = 0
-    cost_usd: float = 0.0
 
 
 class LLM:
@@ -387,211 +355,65 @@ class LLM:
 
     def _decide(self, context: Context, topology: Topology | None, rules: Callable[[], Proposal | None]) -> LlmExchange:
         """Ask, or say why not and let the rules decide; every conversation and every degraded proposal is on record."""
-        started_s = self._clock()
-        log = _Log(started_s + self.settings.time_budget_s, started_s)
-        exchange = self._asked(context, topology, log)
+        conversation = Conversation(
+            context,
+            self.settings,
+            self.service,
+            self.history,
+            clock=self._clock,
+            epoch_clock=self._epoch_clock,
+            sleep=self._sleep,
+        )
+        exchange = self._held(conversation, topology)
         if exchange.verdict == "degraded":
             exchange = replace(exchange, decision=rules())
-        if log.sent or exchange.decision is not None:
+        if conversation.sent or exchange.decision is not None:
             self._exchanges.append(exchange)
         self._save()
         return exchange
 
-    def _asked(self, context: Context, topology: Topology | None, log: _Log) -> LlmExchange:
-        now_s = self._epoch_clock()
-        state = self.history.state
+    def _held(self, conversation: Conversation, topology: Topology | None) -> LlmExchange:
+        context, now_s, state = conversation.context, self._epoch_clock(), self.history.state
         if state.failures and now_s < state.rest_until_s:
-            rest = f"the service rests for another {state.rest_until_s - now_s:.0f} s after {state.failures} failures"
-            return self._exchange(context, log, "degraded", rest)
-        try:
-            self._converse(context, topology, log)
-        except ServiceError as error:
-            return self._degraded(context, log, error.reason, error.after_s)
-        except ReplyError as error:
-            return self._degraded(context, log, str(error))
-        except Exception as error:  # noqa: BLE001 - what a stranger sends must never end the loop
-            words = clean_text(f"{type(error).__name__}: {error}", 200)
-            return self._degraded(context, log, f"the answer could not be worked with ({words})")
-        self.history.note_success()
-        self.history.note_asked(context.now_ms, _breached(context))
-        if log.proposals:
-            return self._exchange(context, log, "proposed", "")
-        why = "no candidate scores better than leaving things as they are" if log.refused else "nothing to change"
-        return self._exchange(context, log, "kept", f"the model was heard: {why}")
-
-    def _converse(self, context: Context, topology: Topology | None, log: _Log) -> None:
-        settings = self.settings
+            rest_s = state.rest_until_s - now_s
+            return conversation.record(
+                "degraded", f"the service rests for {rest_s:.0f} s after {state.failures} failures"
+            )
         plant = Plant.of(
             context,
             installed=self.history.installed,
-            rules=settings.rules,
+            rules=self.settings.rules,
             topology=topology,
             policies=self.policies,
         )
-        if not plant.groups:
-            raise ServiceError("no host group is known that a model could change")
-        twin = None if isinstance(context.source, SystemState) else WhatIf(context.source, settings.horizon_ms)
-        allowed = 0 if twin is None else settings.max_questions
-        log.messages = write_messages(
-            context,
-            plant,
-            self.history,
-            candidates=settings.max_candidates,
-            questions=allowed,
-            horizon_ms=settings.horizon_ms,
+        try:
+            conversation.hold(plant)
+        except ServiceError as error:
+            self._rest(error.after_s)
+            return conversation.record("degraded", error.reason)
+        except ReplyError as error:
+            self._rest()
+            return conversation.record("degraded", str(error))
+        except Exception as error:  # noqa: BLE001 - what a stranger sends must never end the loop
+            self._rest()
+            words = clean_text(f"{type(error).__name__}: {error}", 200)
+            return conversation.record("degraded", f"the answer could not be worked with ({words})")
+        self.history.note_success()
+        self.history.note_asked(context.now_ms, _breached(context))
+        if conversation.proposals:
+            return conversation.record("proposed")
+        why = (
+            "no candidate scores better than leaving things as they are"
+            if conversation.refused
+            else "nothing to change"
         )
-        while True:
-            completion = self._complete(plant, allowed - log.questions, log)
-            if not completion.tool_calls:
-                break
-            if twin is None or log.questions >= allowed:
-                raise ServiceError("the model asked although it may not any more")
-            self._answer(completion, context, plant, twin, allowed, log)
-        content = _without_key(_decoded(completion.content), self.service)
-        read = read_reply(content, plant, context.now_ms, PROMPT_NAME)
-        log.refused += read.refused
-        log.proposals = list(read.proposals)
-        if log.refused and not log.proposals:
-            self.history.remember_refusals(read.refused)
-            raise ReplyError(f"all candidates were refused: {log.refused[0]}")
-        self._rank(context, twin, log)
-        self.history.remember_refusals(tuple(log.refused))
+        return conversation.record("kept", f"the model was heard: {why}")
 
-    def _answer(
-        self, completion: Completion, context: Context, plant: Plant, twin: WhatIf, allowed: int, log: _Log
-    ) -> None:
-        """Answer what the model asked, with the same eyes on its words as on an answer."""
-        calls = [
-            {"id": call.id, "type": "function", "function": {"name": call.name[:64], "arguments": call.arguments}}
-            for call in completion.tool_calls
-        ]
-        log.messages.append({"role": "assistant", "content": completion.content, "tool_calls": calls})
-        for call in completion.tool_calls:
-            told: dict[str, Any] = {"error": "no question is left"}
-            if log.questions < allowed:
-                log.questions += 1
-                self._check_time(log)
-                told = _simulated(call, context, plant, twin)
-            told["questions_left"] = allowed - log.questions
-            log.messages.append({"role": "tool", "tool_call_id": call.id, "content": orjson.dumps(told).decode()})
-
-    def _rank(self, context: Context, twin: WhatIf | None, log: _Log) -> None:
-        """Simulate the candidates while there is time; the best first, without those that do no good."""
-        simulated: list[tuple[float, Proposal]] = []
-        unseen: list[Proposal] = []
-        for proposal in log.proposals[: self.settings.max_candidates]:
-            if twin is None or self._clock() >= log.deadline_s:
-                unseen.append(proposal)
-                self.history.remember(proposal)
-                continue
-            try:
-                changed = twin.changed(proposal.changes)
-            except EngineError as error:
-                log.refused.append(f"{proposal.id} cannot be applied: {without_names(str(error))}")
-                continue
-            effect = effect_of(proposal, Comparison(twin.baseline, changed), context.slo)
-            self.history.remember(proposal, as_expected(effect))
-            before, after = score(context.slo, twin.baseline), score(context.slo, changed)
-            if after.total < before.total and set(after.unknown) <= set(before.unknown):
-                simulated.append((after.total, proposal))
-            else:
-                log.refused.append(f"{proposal.id} scores {after.total:.4g}, no change scores {before.total:.4g}")
-        simulated.sort(key=lambda pair: pair[0])
-        log.proposals = [proposal for _, proposal in simulated] + unseen
-
-    # One request.
-
-    def _complete(self, plant: Plant, questions: int, log: _Log) -> Completion:
+    def _rest(self, after_s: float | None = None) -> None:
+        """Leave the service alone: longer after each failure in a row, as long as it asks, but nobody silences it for ever."""
         settings = self.settings
-        request = write_request(
-            log.messages, plant, model=settings.model, reply_tokens=settings.max_reply_tokens, questions=questions
-        )
-        estimate = len(orjson.dumps(request)) // _BYTES_PER_TOKEN
-        for attempt in range(1, settings.max_attempts + 1):
-            self._check_money(estimate)
-            try:
-                body = self.service.complete(request, self._check_time(log))
-                log.sent = True
-                completion = read_completion(body)
-            except ServiceError as error:
-                log.sent = log.sent or error.again or error.billed
-                log.attempts.append(clean_text(self.service.redact(error.reason), 300))
-                if error.billed:
-                    self._spend(estimate, settings.max_reply_tokens, log)
-                self._wait(error, attempt, log)
-                continue
-            reply = len(body) // _BYTES_PER_TOKEN if completion.reply_tokens is None else completion.reply_tokens
-            self._spend(estimate if completion.prompt_tokens is None else completion.prompt_tokens, reply, log)
-            log.replies.append(completion.content)
-            return completion
-        raise AssertionError  # the last attempt returns or raises
-
-    def _wait(self, error: ServiceError, attempt: int, log: _Log) -> None:
-        """Wait before the next attempt; raises the error when there is to be none, or no time for it."""
-        settings = self.settings
-        if not error.again or attempt == settings.max_attempts:
-            raise error
-        wait_s = settings.backoff_s * 2 ** (attempt - 1) if error.after_s is None else error.after_s
-        left_s = log.deadline_s - self._clock()
-        if wait_s >= left_s:
-            why = f"{error.reason}; the next attempt in {wait_s:.3g} s would come after the time budget"
-            raise ServiceError(why, after_s=error.after_s)
-        self._sleep(wait_s)
-
-    def _check_time(self, log: _Log) -> float:
-        left_s = log.deadline_s - self._clock()
-        if left_s <= 0:
-            raise ServiceError(f"the time budget of {self.settings.time_budget_s:.3g} s is spent")
-        return left_s
-
-    def _check_money(self, prompt_tokens: int) -> None:
-        settings = self.settings
-        tokens, cost_usd = self.history.spent(self._epoch_clock())
-        if tokens + prompt_tokens + settings.max_reply_tokens > settings.tokens_per_day:
-            raise ServiceError(f"the budget of {settings.tokens_per_day} tokens a day is spent ({tokens} used)")
-        most_usd = settings.cost_per_day_usd
-        if most_usd is not None and cost_usd + settings.cost_usd(prompt_tokens, settings.max_reply_tokens) > most_usd:
-            raise ServiceError(f"the budget of {most_usd:g} USD a day is spent ({cost_usd:.4g} used)")
-
-    def _spend(self, prompt_tokens: int, reply_tokens: int, log: _Log) -> None:
-        cost_usd = self.settings.cost_usd(prompt_tokens, reply_tokens)
-        self.history.spend(self._epoch_clock(), prompt_tokens + reply_tokens, cost_usd)
-        log.prompt_tokens += prompt_tokens
-        log.reply_tokens += reply_tokens
-        log.cost_usd += cost_usd
-
-    # The record.
-
-    def _degraded(self, context: Context, log: _Log, reason: str, after_s: float | None = None) -> LlmExchange:
-        # Longer after each failure in a row, and as long as the service asks; but nobody can silence it for ever.
-        rest_s = max(self.settings.rest_s * 2.0 ** min(self.history.state.failures, 32), after_s or 0.0)
-        self.history.note_failure(self._epoch_clock() + min(rest_s, self.settings.longest_rest_s))
-        log.proposals = []
-        return self._exchange(context, log, "degraded", reason)
-
-    def _exchange(self, context: Context, log: _Log, verdict: Any, reason: str) -> LlmExchange:
-        redact = self.service.redact
-        messages = tuple(_without_key(log.messages, self.service)) if log.sent else ()
-        digest = hashlib.sha256(orjson.dumps([messages, log.replies, reason])).hexdigest()[:10]
-        return LlmExchange(
-            id=f"llm-{context.now_ms}-{digest}",
-            time_ms=context.now_ms,
-            model=self.settings.model,
-            address=self.service.address,
-            verdict=verdict,
-            reason=redact(reason),
-            messages=messages,
-            replies=tuple(redact(reply) for reply in log.replies),
-            attempts=tuple(log.attempts),
-            refused=tuple(log.refused),
-            proposals=tuple(log.proposals),
-            decision=log.proposals[0] if log.proposals else None,
-            questions=log.questions,
-            prompt_tokens=log.prompt_tokens,
-            reply_tokens=log.reply_tokens,
-            cost_usd=log.cost_usd,
-            elapsed_s=self._clock() - log.started_s,
-        )
+        rest_s = max(settings.rest_s * 2.0 ** min(self.history.state.failures, 32), after_s or 0.0)
+        self.history.note_failure(self._epoch_clock() + min(rest_s, settings.longest_rest_s))
 
     def _save(self) -> None:
         try:
@@ -605,31 +427,3 @@ class LLM:
 
 def _breached(context: Context) -> tuple[str, ...]:
     return tuple(status.name for status in check_slo(context.slo, context.metrics) if status.met is False)
-
-
-def _simulated(call: ToolCall, context: Context, plant: Plant, twin: WhatIf) -> dict[str, Any]:
-    if call.name != "what_if":
-        return {"error": "there is no such tool, only what_if"}
-    try:
-        changes = read_changes(_decoded(call.arguments), plant)
-        return what_if_answer(context.slo, twin.baseline, twin.changed(changes))
-    except (ReplyError, EngineError) as error:
-        return {"error": without_names(str(error))}
-
-
-def _decoded(text: str) -> Any:
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise ReplyError(f"broken JSON ({clean_text(str(error), 100)})") from None
-
-
-def _without_key(value: Any, service: Service) -> Any:
-    """Redact every text in a decoded document: a server knows the key, and could plant it in what we keep."""
-    if isinstance(value, str):
-        return service.redact(value)
-    if isinstance(value, dict):
-        return {service.redact(key): _without_key(one, service) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_without_key(one, service) for one in value]
-    return value
