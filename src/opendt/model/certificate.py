@@ -111,6 +111,7 @@ class InputHashes(Model):
     """SHA-256 of what a certificate rests on."""
 
     state: Digest
+    installed: Digest
     futures: Digest
     curves: Digest
     slo: Digest
@@ -118,7 +119,7 @@ class InputHashes(Model):
 
 
 class Distribution(Model):
-    """Changed minus baseline of one quantity over the futures in which both are known; ratio quantities are gains."""
+    """Changed minus baseline of one quantity, over the futures in which both are known; (share of futures, quantile) each."""
 
     name: str
     unit: str
@@ -130,7 +131,7 @@ class Distribution(Model):
 class Evidence(Model):
     """One part of the claim: the mean of observations in [`low`, `high`] lies above `bound`.
 
-    `log_e` is the natural logarithm of the evidence at the last look, None for none at all (a capital of 0).
+    `log_e` is the natural logarithm of the evidence when the decision fell, None for none at all (a capital of 0).
     """
 
     name: str
@@ -156,7 +157,9 @@ class Certificate(Model):
     """Whether futures were looked at, so that alpha was spent."""
     reasons: tuple[Reason, ...] = ()
     pairs: Count = 0
-    """Futures after which the decision fell."""
+    """Futures that were looked at, with and without the changes."""
+    decided_after: Count | None = None
+    """After how many of them the evidence sufficed."""
     evidence: tuple[Evidence, ...] = ()
     distributions: tuple[Distribution, ...] = ()
     seeds: Seeds
