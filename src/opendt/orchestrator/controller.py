@@ -228,7 +228,8 @@ class OpenDTOrchestrator:
             self.bus.publish(events.SnapshotRebuilt(datacenter=self.datacenter, reason=reason))
         self.cycle = snapshot.state["cycle"]
         self.assembler.restore(snapshot.state["assembler"])
-        self.topology, self.slo = snapshot.state["topology"], snapshot.state["slo"]
+        self.topology = self._topologies.value_at(snapshot.index + 1)
+        self.slo = self._slos.value_at(snapshot.index + 1)
         self._progress.index = snapshot.index
         self._progress.counts = snapshot.state["counts"]
         self.bus.publish(events.SnapshotRestored(datacenter=self.datacenter, window=snapshot.index))
@@ -432,8 +433,6 @@ class OpenDTOrchestrator:
         state = {
             "cycle": self.cycle,
             "assembler": self.assembler.state(),
-            "topology": self.topology,
-            "slo": self.slo,
             "counts": self._progress.counts,
         }
         try:

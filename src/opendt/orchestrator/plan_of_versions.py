@@ -83,6 +83,11 @@ class VersionPlan(Generic[T]):
         """Number of the version in force in a window."""
         return max((row.version for row in self._rows if row.from_index <= index), default=None)
 
+    def value_at(self, index: int) -> T | None:
+        """Give the value in force in a window."""
+        number = self.number_at(index)
+        return None if number is None else self._values[number - 1]
+
     def value_from(self, index: int) -> T | None:
         """Give the value that a window is the first one of, if there is one."""
         found = [value for row, value in zip(self._rows, self._values, strict=True) if row.from_index == index > 0]

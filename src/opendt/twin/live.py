@@ -199,7 +199,6 @@ class LiveTwin:
         patience_ms: int = DAY_MS,
         seed: int = 0,
     ) -> None:
-        self.topology = topology
         self.classes = host_classes(topology)
         self.tick_ms = tick_ms
         self.window_ms = window_ms
