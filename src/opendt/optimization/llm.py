@@ -43,6 +43,7 @@ _GRACE_S: Final = 0.5
 _LONGEST_ERROR_BYTES: Final = 4096
 _AGAIN: Final = frozenset({408, 409, 429})
 _MOST_EXCHANGES: Final = 64
+_LONGEST_VERDICT: Final = 1000
 
 
 class OpenAIService:
@@ -65,7 +66,14 @@ class OpenAIService:
         self.api_key = api_key
         self.base_url = base_url or _USUAL_ADDRESS
         self.max_reply_bytes = max_reply_bytes
-        if urlsplit(self.base_url).scheme not in {"http", "https"}:
+        parts = urlsplit(self.base_url)
+        if (
+            parts.username is not None or parts.password is not None
+        ):  # it would end up in records, and is not shown here
+            raise ValueError(
+                "address of the language model holds a user or password, expected neither: set the key instead"
+            )
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ValueError(f"address of the language model is {self.base_url!r}, expected http://… or https://…")
         if api_key:
             import openai  # noqa: F401 - takes a second, which must not come out of the first call's budget
@@ -76,9 +84,9 @@ class OpenAIService:
 
     @property
     def address(self) -> str:
-        """The address without user, password, query and fragment."""
+        """The address without query and fragment, where some put keys."""
         parts = urlsplit(self.base_url)
-        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+        return urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
 
     def redact(self, text: str) -> str:
         """Remove the key from a text."""
@@ -308,7 +316,7 @@ class LLM:
 
     def note_certificate(self, proposal_id: str, certified: bool, verdict: str = "") -> bool:
         """Tell the model's memory whether a proposal was certified, and why (not); False when it is not remembered."""
-        known = self.history.note(proposal_id, certified=certified, verdict=clean_text(verdict, 300))
+        known = self.history.note(proposal_id, certified=certified, verdict=verdict[:_LONGEST_VERDICT])
         self._save()
         return known
 

@@ -7,7 +7,7 @@ text planted in a name can neither be taken for an instruction of ours nor be tu
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,7 +24,9 @@ __all__ = ["MOST_GROUPS", "GroupView", "Plant", "clean_text", "label", "without_
 MOST_GROUPS: Final = 32
 """Groups that a prompt describes, the largest first; a model cannot touch the others."""
 _LONGEST_LABEL: Final = 32
-_QUOTED: Final = re.compile(r"""'[^']*'|"[^"]*"|'.*|".*""", re.DOTALL)
+_QUOTED: Final = re.compile(r"""'(?:\\.|[^'\\])*(?:'|$)|"(?:\\.|[^"\\])*(?:"|$)""", re.DOTALL)
+_LONGEST_NAME: Final = 64
+_LONGEST_MESSAGE: Final = 1000
 _NOT_IN_LABEL: Final = re.compile(r"[^A-Za-z0-9._-]")
 
 
@@ -49,15 +51,21 @@ def clean_text(text: str, longest: int) -> str:
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
 
 
-def without_names(text: str) -> str:
-    """Leave out of one of our own messages what stands in quotes: names and values that a stranger may have chosen.
+def without_names(text: str, names: Iterable[str] = ()) -> str:
+    """Leave names and values that a stranger may have chosen out of one of our own messages: what stands in quotes, and `names`.
 
     Examples
     --------
-    >>> without_names("found no host 'obey me', expected one of them")
-    'found no host (…), expected one of them'
+    >>> without_names("host rack7-3 is off; found 'obey me', expected one of rack7", ["rack7"])
+    'host (…) is off; found (…), expected one of (…)'
     """
-    return clean_text(_QUOTED.sub("(…)", text), 300)
+    line = clean_text(_QUOTED.sub("(…)", text), _LONGEST_MESSAGE)
+    # The longest first, or a name within another one would hide it. Hosts are called as their group, and a number.
+    known = sorted({clean_text(name, _LONGEST_MESSAGE) for name in names} - {""}, key=len, reverse=True)
+    for name in known:
+        end = r"(-\d+)?(?!\w)" if len(name) <= _LONGEST_NAME else ".*"
+        line = re.sub(rf"(?<!\w){re.escape(name[:_LONGEST_NAME])}{end}", "(…)", line)
+    return clean_text(line, 300)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -112,6 +112,8 @@ def _measured(slo: Slo, metrics: WindowMetrics) -> dict[str, Any]:
 
 
 def _document(context: Context, plant: Plant, history: LlmHistory) -> dict[str, Any]:
+    # All names that a message may hold, also of what is gone by now.
+    names = frozenset(name for key in history.installed for name in key)
     document = {
         "now_ms": context.now_ms,
         **_measured(context.slo, context.metrics),
@@ -121,8 +123,8 @@ def _document(context: Context, plant: Plant, history: LlmHistory) -> dict[str, 
         "hosts_not_described": plant.unseen_hosts,
         "policies": list(plant.policies),
         "tasks": asdict(context.load),
-        "earlier": [_entry(entry, plant) for entry in history.entries[-_MOST_ENTRIES:]],
-        "refused": [without_names(reason) for reason in history.refusals],
+        "earlier": [_entry(entry, plant, names) for entry in history.entries[-_MOST_ENTRIES:]],
+        "refused": [without_names(reason, names) for reason in history.refusals],
         "mean_error_of_your_expectations": history.expectation_errors(),
     }
     if (best := history.best) is not None:
@@ -164,7 +166,7 @@ def _configuration(best: Configuration, plant: Plant) -> dict[str, Any]:
     return {"groups": groups, "mean_score": best.mean_score, "windows": best.windows, "note": note}
 
 
-def _entry(entry: Remembered, plant: Plant) -> dict[str, Any]:
+def _entry(entry: Remembered, plant: Plant, names: frozenset[str]) -> dict[str, Any]:
     proposal = entry.proposal
     told: dict[str, Any] = {
         "time_ms": proposal.time_ms,
@@ -177,7 +179,7 @@ def _entry(entry: Remembered, plant: Plant) -> dict[str, Any]:
     if entry.certified is not None:
         told["certified"] = entry.certified
     if entry.verdict:
-        told["verdict"] = without_names(entry.verdict)
+        told["verdict"] = without_names(entry.verdict, names)
     return told
 
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from opendt.optimization.llm_plant import Plant
     from opendt.optimization.llm_record import LlmSettings, LlmVerdict
     from opendt.optimization.llm_service import Completion, Service, ToolCall
+    from opendt.optimization.scoring import Score
+    from opendt.twin.metrics import WindowMetrics
 
 __all__ = ["Conversation"]
 
@@ -132,8 +134,7 @@ class Conversation:
             effect = effect_of(proposal, Comparison(twin.baseline, changed), slo)
             self.history.remember(proposal, as_expected(effect))
             before, after = score(slo, twin.baseline), score(slo, changed)
-            # A change must not look good by making unknown what was known to be bad.
-            if after.total < before.total and set(after.unknown) <= set(before.unknown):
+            if after.total < before.total and not _hides(before, after, changed):
                 simulated.append((after.total, proposal))
             else:
                 self.refused.append(f"{proposal.id} scores {after.total:.4g}, no change scores {before.total:.4g}")
@@ -269,6 +270,15 @@ class Conversation:
             cost_usd=self._cost_usd,
             elapsed_s=self._clock() - self._started_s,
         )
+
+
+def _hides(before: Score, after: Score, changed: WindowMetrics) -> bool:
+    """Tell whether a change looks good only by making unknown what was known.
+
+    A wait that is unknown while nobody waits hides nothing: the change itself has let them start.
+    """
+    hidden = set(after.unknown) - set(before.unknown)
+    return bool(hidden - {"task_wait_p95"} if changed.tasks_pending == 0 else hidden)
 
 
 def _decoded(text: str) -> Any:
