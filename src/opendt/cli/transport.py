@@ -74,7 +74,12 @@ class Transport:
             from opendt.telemetry.kafka import KafkaSink
 
             kafka = self.settings.kafka
-            sink = KafkaSink(kafka.bootstrap_servers, settings=kafka.client_settings(), on_error=_tell)
+            sink = KafkaSink(
+                kafka.bootstrap_servers,
+                settings=kafka.client_settings(),
+                partitions=kafka.partitions,
+                on_error=_tell,
+            )
         else:
             from opendt.telemetry.log import LogSink
 

@@ -87,6 +87,12 @@ class KafkaSettings(_Section):
     group: Annotated[str, Field(min_length=1, description="Consumer group; its members share the datacenters.")] = (
         "opendt"
     )
+    partitions: Annotated[
+        Whole,
+        Field(
+            ge=1, le=10_000, description="Partitions of topics that are made here: as many processes can share them."
+        ),
+    ] = 1
     password: Annotated[SecretStr | None, Field(description="Of SASL: `sasl.password`.")] = None
     key_password: Annotated[SecretStr | None, Field(description="Of the TLS key: `ssl.key.password`.")] = None
     settings: Annotated[

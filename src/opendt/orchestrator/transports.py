@@ -12,6 +12,7 @@ from opendt.telemetry.messages import (
     POWER,
     PROPOSALS,
     RESULTS,
+    SIM_TOPOLOGY,
     TASKS,
     TOPOLOGY,
     WORKLOAD,
@@ -53,11 +54,18 @@ def open_source(settings: Settings, bus: EventBus) -> Source:
         from opendt.telemetry.log import LogSource
 
         return LogSource(log_directory(settings), settings.kafka.group, on_gap=gap)
-    from opendt.telemetry.kafka import KafkaSource
+    from opendt.telemetry.kafka import KafkaSource, ensure_topics
 
+    ensure_topics(
+        settings.kafka.bootstrap_servers,
+        (*INPUTS, *OUTPUTS, SIM_TOPOLOGY),
+        partitions=settings.kafka.partitions,
+        settings=_client_settings(settings),
+    )
     return KafkaSource(
         settings.kafka.bootstrap_servers,
         settings.kafka.group,
+        companions={WORKLOAD: (POWER, TOPOLOGY, CONFIG), TASKS: (FRAGMENTS,)},
         settings=_client_settings(settings),
         on_error=lambda words: bus.publish(events.TransportTrouble(reason=words)),
         on_gap=gap,
@@ -75,6 +83,7 @@ def open_sink(settings: Settings, bus: EventBus) -> Sink:
     return KafkaSink(
         settings.kafka.bootstrap_servers,
         settings=_client_settings(settings),
+        partitions=settings.kafka.partitions,
         on_error=lambda words: bus.publish(events.TransportTrouble(reason=words)),
     )
 

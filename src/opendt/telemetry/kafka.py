@@ -98,6 +98,9 @@ class KafkaSource:
         ``host:port`` of one broker or several, separated by commas.
     group : str
         Consumer group: its members share the partitions.
+    companions : mapping, optional
+        Topics that come along with a topic: whoever is given a partition of it reads the partition of the same number of
+        each of them too. The group alone would hand topics out one by one, and what belongs together would be torn apart.
     settings : mapping
         Settings of librdkafka, for TLS and login above all.
     on_error : callable, optional
@@ -120,12 +123,14 @@ class KafkaSource:
         bootstrap_servers: str,
         group: str,
         *,
+        companions: Mapping[str, Sequence[str]] | None = None,
         settings: Settings | None = None,
         on_error: Callable[[str], None] | None = None,
         on_gap: Callable[[Partition, int, int], None] | None = None,
         connect_timeout_s: float = 10.0,
     ) -> None:
         self._line = _Line(bootstrap_servers, settings or {}, on_error)
+        self._companions = dict(companions or {})
         self._on_gap = on_gap
         self._connect_timeout_s = connect_timeout_s
         self._consumer: Consumer = self._line.client(Consumer, {**_CONSUMER_DEFAULTS, "group.id": group})
@@ -154,6 +159,7 @@ class KafkaSource:
 
         def assigned(consumer: Consumer, given: list[TopicPartition]) -> None:
             partitions = _partitions(given)
+            partitions += self._companions_of(partitions, self._partition_counts() if self._companions else {})
             offsets = on_assigned(partitions) if partitions else {}
             self._begin(consumer, {partition: offsets.get(partition, OFFSET_BEGINNING) for partition in partitions})
 
@@ -161,7 +167,7 @@ class KafkaSource:
             partitions = self._end(taken)
             if partitions and not self._closing:
                 on_revoked(partitions)
-            consumer.incremental_unassign(taken)
+            consumer.incremental_unassign(_wire(partitions))
 
         def lost(consumer: Consumer, taken: list[TopicPartition]) -> None:
             partitions = self._end(taken)
@@ -169,9 +175,30 @@ class KafkaSource:
                 names = ", ".join(f"{topic}[{number}]" for topic, number in sorted(partitions))
                 self._line.say(f"Kafka took {names} away: it did not hear of this process in time")
                 on_revoked(partitions)
-            consumer.incremental_unassign(taken)
+            consumer.incremental_unassign(_wire(partitions))
 
-        self._consumer.subscribe(list(topics), on_assign=assigned, on_revoke=revoked, on_lost=lost)
+        brought_along = {topic for others in self._companions.values() for topic in others}
+        own = [topic for topic in topics if topic not in brought_along]
+        self._consumer.subscribe(own, on_assign=assigned, on_revoke=revoked, on_lost=lost)
+
+    def _partition_counts(self) -> dict[str, int]:
+        """Partitions of every topic that exists."""
+        topics = self._consumer.list_topics(timeout=self._connect_timeout_s).topics
+        return {name: len(topic.partitions) for name, topic in topics.items() if topic.error is None}
+
+    def _companions_of(self, partitions: Collection[Partition], counts: Mapping[str, int]) -> list[Partition]:
+        """Partitions of the same number of the topics that come along, as far as they exist."""
+        found = []
+        for topic, number in partitions:
+            for other in self._companions.get(topic, ()):
+                if number < counts.get(other, 0):
+                    found.append(Partition(other, number))
+                elif other in counts:
+                    self._line.say(
+                        f"Kafka topic {other}: found {counts[other]} partitions, expected as many as {topic} has, "
+                        f"{counts.get(topic)}: keys must fall into partitions of the same number"
+                    )
+        return found
 
     def poll(self, max_records: int = 10_000, timeout_s: float = 0.0) -> list[Record]:
         """Records in order within each partition; waits for the first of them at most so long.
@@ -258,10 +285,16 @@ class KafkaSource:
 
     def _end(self, taken: list[TopicPartition]) -> list[Partition]:
         partitions = _partitions(taken)
+        partitions += [
+            one for one in self._companions_of(partitions, dict.fromkeys(self._topics(), 2**31)) if one in self._mine
+        ]
         self._gone.update(partitions)
         for partition in partitions:
             self._mine.pop(partition, None)
         return partitions
+
+    def _topics(self) -> set[str]:
+        return {partition.topic for partition in self._mine}
 
     def _without_gone(self, records: list[Record]) -> list[Record]:
         """Drop what was taken from the queue before its partition went: the new owner delivers it.
