@@ -21,7 +21,7 @@ from opendt.model.slo import Slo
 from opendt.model.topology import Topology
 from opendt.optimization.base import Context, SystemState, TaskLoad, groups_of_topology
 from opendt.optimization.llm_history import LlmHistory, LlmState, as_expected
-from opendt.optimization.llm_plant import Plant, clean_text
+from opendt.optimization.llm_plant import Plant, clean_text, hall_of
 from opendt.optimization.llm_record import LlmExchange, LlmSettings
 from opendt.optimization.llm_reply import ReplyError
 from opendt.optimization.llm_service import RecordedReplies, Service, ServiceError
@@ -241,7 +241,7 @@ class LLM:
         self.settings = settings or LlmSettings()
         limit = self.settings.max_reply_bytes
         self.service: Service = service or OpenAIService(api_key, base_url, max_reply_bytes=limit)
-        self.topology = topology
+        self._hall = None if topology is None else hall_of(topology)
         self.policies = dict(policies or {})
         self.history = LlmHistory(history_path)
         self._clock, self._epoch_clock, self._sleep = clock, epoch_clock, sleep
@@ -261,7 +261,7 @@ class LLM:
         if not state.failures and not self._is_due(context):
             self._save()
             return None
-        exchange = self._decide(context, self.topology, lambda: self._rules.propose(context))
+        exchange = self._decide(context, lambda: self._rules.propose(context))
         return exchange.decision
 
     def optimize(
@@ -301,7 +301,7 @@ class LLM:
         context = Context(now_ms=metrics.end_ms, slo=slo, metrics=metrics, source=system)
         self.history.note_window(context, score(slo, metrics))
         fallback = RuleBasedOptimizer(self.settings.rules)
-        exchange = self._decide(context, self.topology, lambda: fallback.propose(context))
+        exchange = self._decide(context, lambda: fallback.propose(context))
         proposal = exchange.decision
         reason = exchange.reason if proposal is None else proposal.reason
         return {
@@ -361,7 +361,7 @@ class LLM:
             return True
         return not set(_breached(context)) <= set(state.breached)
 
-    def _decide(self, context: Context, topology: Topology | None, rules: Callable[[], Proposal | None]) -> LlmExchange:
+    def _decide(self, context: Context, rules: Callable[[], Proposal | None]) -> LlmExchange:
         """Ask, or say why not and let the rules decide; every conversation and every degraded proposal is on record."""
         conversation = Conversation(
             context,
@@ -372,7 +372,7 @@ class LLM:
             epoch_clock=self._epoch_clock,
             sleep=self._sleep,
         )
-        exchange = self._held(conversation, topology)
+        exchange = self._held(conversation)
         if exchange.verdict == "degraded":
             exchange = replace(exchange, decision=rules())
         if conversation.sent or exchange.decision is not None:
@@ -380,7 +380,7 @@ class LLM:
         self._save()
         return exchange
 
-    def _held(self, conversation: Conversation, topology: Topology | None) -> LlmExchange:
+    def _held(self, conversation: Conversation) -> LlmExchange:
         context, now_s, state = conversation.context, self._epoch_clock(), self.history.state
         if state.failures and now_s < state.rest_until_s:
             rest_s = state.rest_until_s - now_s
@@ -391,7 +391,7 @@ class LLM:
             context,
             installed=self.history.installed,
             rules=self.settings.rules,
-            topology=topology,
+            hall=self._hall,
             policies=self.policies,
         )
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from opendt.model.change import GroupHosts, Hosts, NamedHosts, RemoveHosts
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from opendt.optimization.base import Context, GroupState
     from opendt.optimization.rules import Installed, RuleSettings
 
-__all__ = ["MOST_GROUPS", "GroupView", "Plant", "clean_text", "label", "without_names"]
+__all__ = ["MOST_GROUPS", "GroupView", "Hall", "Plant", "clean_text", "hall_of", "label", "without_names"]
 
 MOST_GROUPS: Final = 32
 """Groups that a prompt describes, the largest first; a model cannot touch the others."""
@@ -66,6 +66,10 @@ def without_names(text: str, names: Iterable[str] = ()) -> str:
         end = r"(-\d+)?(?!\w)" if len(name) <= _LONGEST_NAME else ".*"
         line = re.sub(rf"(?<!\w){re.escape(name[:_LONGEST_NAME])}{end}", "(…)", line)
     return clean_text(line, 300)
+
+
+Hall: TypeAlias = "Mapping[tuple[str, str], HostGroup]"
+"""(cluster, group) -> hosts that were installed, on or off."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +146,7 @@ class Plant:
         *,
         installed: Installed,
         rules: RuleSettings,
-        topology: Topology | None = None,
+        hall: Hall | None = None,
         policies: Mapping[str, Allocation] | None = None,
     ) -> Plant:
         """Look at a context.
@@ -155,7 +159,7 @@ class Plant:
             (cluster, group) -> cores and MHz as first seen, which the limits refer to.
         rules : RuleSettings
             Least clock and most cores, the same as for the rules.
-        topology : Topology, optional
+        hall : mapping, optional
             What stands in the hall, on or off; without it no host can be added.
         policies : mapping, optional
             Policies of placing tasks that may be chosen.
@@ -164,13 +168,12 @@ class Plant:
         seen, unseen = ordered[:MOST_GROUPS], ordered[MOST_GROUPS:]
         names = dict.fromkeys(state.cluster for state in seen)
         handle_of = {name: f"c{number}" for number, name in enumerate(names, start=1)}
-        templates = _templates(topology)
         in_service = _counts(context)
         views: dict[str, GroupView] = {}
         for number, state in enumerate(seen, start=1):
             key = (state.cluster, state.group)
             cores, mhz = installed.get(key, (state.core_count, state.core_speed_mhz))
-            template = templates.get(key)
+            template = (hall or {}).get(key)
             views[f"g{number}"] = GroupView(
                 state=state,
                 cluster=handle_of[state.cluster],
@@ -199,9 +202,8 @@ class Plant:
         return {name: handle for handle, name in self.clusters.items()}
 
 
-def _templates(topology: Topology | None) -> dict[tuple[str, str], HostGroup]:
-    if topology is None:
-        return {}
+def hall_of(topology: Topology) -> Hall:
+    """Read off a topology what hosts stand there: all that is needed of it, without carbon traces and links."""
     return {(cluster.name, group.name): group for cluster in topology.clusters for group in cluster.hosts}
 
 

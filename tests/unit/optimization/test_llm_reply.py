@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,13 +12,14 @@ from opendt.model.options import ComputeFilter, FilterAllocation
 from opendt.model.proposal import Proposal
 from opendt.model.slo import Slo
 from opendt.optimization.base import Context, SystemState, TaskLoad
-from opendt.optimization.llm_plant import Plant, clean_text, label, without_names
+from opendt.optimization.llm_plant import Plant, clean_text, hall_of, label, without_names
 from opendt.optimization.llm_reply import ReplyError, changes_schema, read_changes, read_reply, reply_schema
 from opendt.optimization.rules import RuleSettings
 from opendt.twin.metrics import WindowMetrics
 from tests.unit.optimization.small import group, topology
 from tests.unit.optimization.test_rule_based import pool
 
+ROOT = Path(__file__).resolve().parents[3]
 POLICY = FilterAllocation(filters=(ComputeFilter(),))
 
 
@@ -26,7 +28,8 @@ def plant(*groups, load=None, hall=None, policies=None, installed=None):
     state = SystemState(groups=groups, load=load or TaskLoad())
     metrics = WindowMetrics(start_ms=0, end_ms=300_000)
     context = Context(now_ms=300_000, slo=Slo(version=1), metrics=metrics, source=state)
-    return Plant.of(context, installed=installed or {}, rules=RuleSettings(), topology=hall, policies=policies)
+    stands = None if hall is None else hall_of(hall)
+    return Plant.of(context, installed=installed or {}, rules=RuleSettings(), hall=stands, policies=policies)
 
 
 def said(*changes, reason="because", **expected):
@@ -145,6 +148,16 @@ def test_only_handles_name_groups(name):
     seen = plant(pool(3, 1, name="g7"))
     content = {"type": "remove_hosts", "group": name, "count": 1}
     assert (name == "g1") == (read(said(content), seen).refused == ())
+
+
+@pytest.mark.parametrize("name", ["recorded_llm.json", "recorded_llm_surf.json"])
+def test_recorded_answers_are_whole_on_a_hall_of_the_size_they_are_for(name):
+    content = json.loads((ROOT / "examples" / name).read_bytes())
+    seen = plant(pool(108, 169, mhz=2100.0))
+    for reply in content["replies"]:
+        result = read(reply, seen)
+        assert result.refused == ()
+        assert len(result.proposals) == len(reply["candidates"])
 
 
 # The schema.
