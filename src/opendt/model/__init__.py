@@ -48,8 +48,8 @@ _NAMES: Final = {
         "VGpuWeigher WeibullDistribution Weigher"
     ),
     "slo": (
-        "CarbonTarget DurationTarget EnergyTarget PeakPowerTarget RuntimeTargets Slo SlowdownTarget "
-        "UtilizationBand read_slo slo_schema write_slo_schema"
+        "CarbonTarget CostTarget DurationTarget EnergyTarget ErrorBudget PeakPowerTarget RuntimeTargets Slo SloKind "
+        "SlowdownTarget UtilizationBand read_slo slo_schema write_slo_schema"
     ),
 }
 _HOMES: Final = {name: home for home, names in _NAMES.items() for name in names.split()}

@@ -14,22 +14,26 @@ For target i with target t, tolerance e, weight w and measured value m, in the u
 Lower is better, and any feasible state scores below any infeasible one: feasibility first, then cost. The score compares
 states under the same objectives; its size means nothing across different ones. Targets of weight 0 are reported and do not
 count. What is unknown does not count either, and is named: a score with unknown parts is no proof of feasibility.
+
+The money that a window costs is its energy at the price of each hour of the day that it touches, taken as spread evenly over the
+window, and the hosts in service at its end at their price for its length (`window_cost`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final
+
+from opendt.model.slo import SloKind
 
 if TYPE_CHECKING:
-    from opendt.model.slo import Slo, UtilizationBand
+    from opendt.model.slo import CostTarget, Slo, UtilizationBand
     from opendt.twin.metrics import WindowMetrics
 
-__all__ = ["Score", "ScorePart", "SloKind", "SloStatus", "check_slo", "score"]
+__all__ = ["Score", "ScorePart", "SloKind", "SloStatus", "check_slo", "score", "window_cost"]
 
-SloKind = Literal["energy", "carbon", "peak_power", "makespan", "task_wait_p95", "task_slowdown_p95", "utilization"]
-"""Names of the targets."""
+_HOUR_MS: Final = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,7 @@ class SloStatus:
     name : str
         Which target.
     unit : str
-        Unit of target, limit and measured; energy and carbon are per window of the objectives.
+        Unit of target, limit and measured; energy, carbon and cost are per window of the objectives.
     target, limit : float
         What is asked, and what still counts as met. Of a band, the end that is nearer to being broken.
     measured : float, optional
@@ -97,13 +101,13 @@ class Score:
 def check_slo(slo: Slo, metrics: WindowMetrics) -> tuple[SloStatus, ...]:
     """Hold a window against the objectives.
 
-    Energy and carbon of a window of another length than ``slo.window_s`` are scaled to it; the other quantities do not grow
-    with the window and stay as they are.
+    Energy, carbon and cost of a window of another length than ``slo.window_s`` are scaled to it; the other quantities do not
+    grow with the window and stay as they are.
 
     Returns
     -------
     tuple of SloStatus
-        In the order energy, carbon, peak power, makespan, wait, slowdown, utilisation; only targets that are set.
+        In the order of `SloKind`; only targets that are set.
     """
     is_open = not metrics.makespan_complete
     statuses = [_status(*target, at_least=target[0] == "makespan" and is_open) for target in _targets(slo, metrics)]
@@ -125,6 +129,49 @@ def score(slo: Slo, metrics: WindowMetrics) -> Score:
     return Score(total=total, objective=objective, violation=violation, parts=parts, unknown=unknown)
 
 
+def window_cost(prices: CostTarget, metrics: WindowMetrics) -> float | None:
+    """Money that a window cost, in the currency of the prices; not scaled to any other length.
+
+    Parameters
+    ----------
+    prices : CostTarget
+        Prices of energy and of hosts; the target itself plays no part.
+    metrics : WindowMetrics
+        The window.
+
+    Returns
+    -------
+    float or None
+        None where energy is unknown, hosts have a price and their number is unknown, or the price depends on the hour and the
+        absolute time of the window is unknown.
+    """
+    price = _mean_price_per_kwh(prices, metrics)
+    if price is None or metrics.energy_kwh is None:
+        return None
+    hosts_up = metrics.hosts_up if prices.price_per_host_hour else 0
+    if hosts_up is None:
+        return None
+    return metrics.energy_kwh * price + hosts_up * metrics.duration_s / 3600.0 * prices.price_per_host_hour
+
+
+def _mean_price_per_kwh(prices: CostTarget, metrics: WindowMetrics) -> float | None:
+    """Price of the hours that a window touches, each by the time that it lies in it."""
+    by_hour = prices.price_per_kwh_by_hour
+    if by_hour is None:
+        return prices.price_per_kwh
+    if metrics.start_epoch_ms is None:
+        return None
+    offset_ms = metrics.start_epoch_ms + round(prices.utc_offset_h * _HOUR_MS)
+    start_ms, end_ms = metrics.start_ms + offset_ms, metrics.end_ms + offset_ms
+    total, now_ms = 0.0, start_ms
+    while now_ms < end_ms:
+        hour = now_ms // _HOUR_MS
+        until_ms = min((hour + 1) * _HOUR_MS, end_ms)
+        total += by_hour[hour % len(by_hour)] * (until_ms - now_ms)
+        now_ms = until_ms
+    return total / (end_ms - start_ms)
+
+
 def _targets(slo: Slo, metrics: WindowMetrics) -> Iterator[tuple[SloKind, str, float, float, float, float | None]]:
     """Name, unit, target, tolerance, weight and measured value of each upper target that is set."""
     to_window = slo.window_s / metrics.duration_s
@@ -134,6 +181,10 @@ def _targets(slo: Slo, metrics: WindowMetrics) -> Iterator[tuple[SloKind, str, f
     if (carbon := slo.carbon) is not None:
         measured = None if metrics.emission_kg is None else metrics.emission_kg * to_window
         yield "carbon", "kg CO2", carbon.target_kg_co2, carbon.tolerance_ratio, carbon.weight, measured
+    if (cost := slo.cost) is not None:
+        spent = window_cost(cost, metrics)
+        measured = None if spent is None else spent * to_window
+        yield "cost", cost.currency, cost.target_cost, cost.tolerance_ratio, cost.weight, measured
     if (peak := slo.peak_power) is not None:
         yield "peak_power", "kW", peak.target_kw, peak.tolerance_ratio, peak.weight, metrics.peak_power_kw
     if slo.runtime is None:

@@ -8,7 +8,7 @@ None, never 0: no task started means that there is no wait to speak of, not that
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ _J_PER_KWH: Final = 3.6e6
 class Totals:
     """Cumulative totals of a simulation at a moment; two of them border a window.
 
-    Energy in J and emission in g are of all clusters, from the grid, since the start; tasks are counts.
+    Energy in J and emission in g are of all clusters, from the grid, since the start; tasks are counts. `start_epoch_ms` is the
+    absolute time of the start, ms since the epoch (UTC).
     """
 
     time_ms: int
@@ -33,6 +34,7 @@ class Totals:
     completed: int
     active: int
     pending: int
+    start_epoch_ms: int | None = None
 
     @classmethod
     def of(cls, simulation: Simulation) -> Totals:
@@ -47,6 +49,7 @@ class Totals:
             completed=counts["completed"],
             active=counts["active"],
             pending=counts["pending"],
+            start_epoch_ms=engine.start_epoch_ms,
         )
 
 
@@ -85,6 +88,8 @@ class WindowMetrics:
         finished it is what it is at least, and `makespan_complete` is False.
     makespan_complete : bool
         Whether all tasks submitted in the window have ended in it.
+    start_epoch_ms : int, optional
+        Absolute time of the start of the simulation, ms since the epoch (UTC): prices depend on the hour of the day.
     """
 
     start_ms: int
@@ -104,6 +109,7 @@ class WindowMetrics:
     task_slowdown_p95_ratio: float | None = None
     makespan_s: float | None = None
     makespan_complete: bool = True
+    start_epoch_ms: int | None = field(default=None, compare=False)
 
     @property
     def duration_s(self) -> float:
@@ -165,6 +171,7 @@ def window_metrics(
         task_slowdown_p95_ratio=slowdown,
         makespan_s=makespan_s,
         makespan_complete=complete,
+        start_epoch_ms=end.start_epoch_ms,
     )
 
 

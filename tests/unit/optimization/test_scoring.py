@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from opendt.model.slo import Slo
-from opendt.optimization.scoring import check_slo, score
+from opendt.optimization.scoring import check_slo, score, window_cost
 from opendt.twin.metrics import WindowMetrics
 
 
@@ -48,11 +48,13 @@ def test_all_targets_come_in_a_fixed_order_with_their_units():
         peak_power={"target_kw": 30},
         carbon={"target_kg_co2": 1},
         energy={"target_kwh": 2},
+        cost={"target_cost": 1, "currency": "EUR", "price_per_kwh": 0.2},
     )
     found = [(status.name, status.unit, status.met) for status in check_slo(objectives, window())]
     assert found == [
         ("energy", "kWh", None),
         ("carbon", "kg CO2", None),
+        ("cost", "EUR", None),
         ("peak_power", "kW", None),
         ("makespan", "s", None),
         ("task_wait_p95", "s", None),
@@ -142,3 +144,75 @@ def test_targets_without_weight_do_not_count_and_unknown_ones_are_named():
 
 def test_nothing_to_judge_by_scores_zero():
     assert score(slo(), window(energy_kwh=1.0)).total == 0.0
+
+
+# Money.
+
+NIGHT_AND_DAY = (*(0.1,) * 8, *(0.3,) * 12, *(0.2,) * 4)  # from 0, 8 and 20 o'clock
+NOON_MS = 1_700_000_000_000 // 86_400_000 * 86_400_000 + 12 * 3_600_000
+
+
+def prices(price, **more):
+    key = "price_per_kwh_by_hour" if isinstance(price, tuple) else "price_per_kwh"
+    return slo(cost={"target_cost": 1.0, "currency": "EUR", key: price, **more}).cost
+
+
+def test_a_flat_price_is_paid_for_energy():
+    assert window_cost(prices(0.25), window(energy_kwh=2.0)) == pytest.approx(0.5)
+
+
+def test_hosts_in_service_cost_beside_their_energy():
+    # 12 hosts for a twelfth of an hour at 0.06.
+    found = window_cost(prices(0.25, price_per_host_hour=0.06), window(energy_kwh=2.0, hosts_up=12))
+    assert found == pytest.approx(0.5 + 0.06)
+
+
+@pytest.mark.parametrize(
+    ("start_h", "offset_h", "price"),
+    [(0, 0, 0.3), (7, 0, 0.3), (8, 0, 0.2), (12, 0, 0.1), (7, 1, 0.2), (8, -1, 0.3), (36, 0, 0.1)],
+)
+def test_the_price_is_that_of_the_hour_of_the_day(start_h, offset_h, price):
+    at = WindowMetrics(
+        start_ms=start_h * 3_600_000, end_ms=start_h * 3_600_000 + 300_000, energy_kwh=2.0, start_epoch_ms=NOON_MS
+    )
+    assert window_cost(prices(NIGHT_AND_DAY, utc_offset_h=offset_h), at) == pytest.approx(2.0 * price)
+
+
+def test_a_window_over_several_hours_pays_each_by_its_time():
+    # 19:30 to 21:00: half an hour at 0.3 and an hour at 0.2.
+    at = WindowMetrics(start_ms=27_000_000, end_ms=32_400_000, energy_kwh=3.0, start_epoch_ms=NOON_MS)
+    assert window_cost(prices(NIGHT_AND_DAY), at) == pytest.approx(1.0 * 0.3 + 2.0 * 0.2)
+
+
+@pytest.mark.parametrize(
+    ("price", "more", "measured"),
+    [
+        (0.25, {}, {}),
+        (0.25, {"price_per_host_hour": 0.01}, {"energy_kwh": 1.0}),
+        (NIGHT_AND_DAY, {}, {"energy_kwh": 1.0}),
+    ],
+)
+def test_what_is_not_known_has_no_cost(price, more, measured):
+    assert window_cost(prices(price, **more), window(**measured)) is None
+
+
+def test_cost_is_a_target_like_the_others_and_scaled_to_the_window():
+    objectives = slo(cost={"target_cost": 0.5, "currency": "USD", "price_per_kwh": 0.25, "tolerance_ratio": 0.1})
+    status = the_one(objectives, window(60, energy_kwh=27.0))  # 2.25 kWh and 0.5625 USD in five minutes
+    assert (status.name, status.unit, status.target, status.met) == ("cost", "USD", 0.5, False)
+    assert status.measured == pytest.approx(0.5625)
+    found = score(objectives, window(60, energy_kwh=27.0))
+    assert found.total == pytest.approx(1 + 0.5625 / 0.55 - 1)
+
+
+def test_a_simulated_window_knows_its_absolute_time():
+    from opendt.twin.metrics import Totals, window_metrics
+    from tests.unit.optimization.small import simulation
+
+    sim = simulation([(0, 60, 4)])
+    start = Totals.of(sim)
+    sim.advance(300_000)
+    metrics = window_metrics(sim.take_series(), sim.take_results(), start=start, end=Totals.of(sim), tasks=sim.tasks())
+    assert metrics.start_epoch_ms == 0
+    # 0.3 kW for five minutes, from midnight.
+    assert window_cost(prices(NIGHT_AND_DAY), metrics) == pytest.approx(0.025 * 0.1)
