@@ -10,12 +10,12 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args
 
 import orjson
 
 from opendt.model.base import Model
-from opendt.model.errors import InputError, LedgerError
+from opendt.model.errors import InputError, LedgerError, shown
 from opendt.orchestrator import event_types as events
 from opendt.orchestrator.buffer import SimulationResultsBuffer, WindowSeries, series_columns
 from opendt.orchestrator.cycle import Cycle, Turn
@@ -24,14 +24,15 @@ from opendt.orchestrator.environment import with_carbon
 from opendt.orchestrator.events import EventBus
 from opendt.orchestrator.intake import window_of
 from opendt.orchestrator.plan_of_versions import VersionPlan, slo_plan, topology_plan
-from opendt.orchestrator.records import entry_of, events_of, result_of
+from opendt.orchestrator.records import entry_of, events_of, proposal_of, result_of, topology_of
+from opendt.orchestrator.settings_model import Mode
 from opendt.orchestrator.slo import default_slo, slo_file
 from opendt.orchestrator.snapshots import SnapshotStore
 from opendt.orchestrator.state import LiveState
 from opendt.orchestrator.topology import topology_file
 from opendt.orchestrator.versions import FileWatchers, VersionedFile
 from opendt.telemetry.deadletter import encode_dead_letter
-from opendt.telemetry.messages import DEAD_LETTERS, RESULTS, encode
+from opendt.telemetry.messages import DEAD_LETTERS, PROPOSALS, RESULTS, SIM_TOPOLOGY, encode
 from opendt.telemetry.source import Partition
 from opendt.telemetry.windows import WindowAssembler
 
@@ -113,6 +114,8 @@ class OpenDTOrchestrator:
         self.cycle: Cycle | None = None
         self.slo: Slo | None = None
         self.topology: Topology | None = None
+        self.mode: Mode = settings.mode
+        self._told_topology: int | None = None
         self._watchers = watchers or FileWatchers()
         self._stack = ExitStack()
         self._progress = _Progress()
@@ -232,6 +235,7 @@ class OpenDTOrchestrator:
         self.slo = self._slos.value_at(snapshot.index + 1)
         self._progress.index = snapshot.index
         self._progress.counts = snapshot.state["counts"]
+        self.mode = snapshot.state["mode"]
         self.bus.publish(events.SnapshotRestored(datacenter=self.datacenter, window=snapshot.index))
 
     # -- windows -----------------------------------------------------------------------------------------------------
@@ -279,6 +283,7 @@ class OpenDTOrchestrator:
         )
         is_new = self.ledger.record_window(entry)
         self._apply_versions(closed, cycle)
+        self._take_settings(closed)
         self._progress.index = closed.index
         self._publish(closed, turn, is_new=is_new)
         self._show(closed, turn, entry)
@@ -354,6 +359,22 @@ class OpenDTOrchestrator:
                 )
             )
 
+    def _take_settings(self, closed: WindowInput) -> None:
+        """Take settings that came on ``sys.config``; they hold from the next window on."""
+        for change in closed.settings:
+            where, when = self.datacenter, change.timestamp_ms
+            if change.key == "mode" and change.value in get_args(Mode):
+                self.mode = change.value
+                self.state.update(mode=self.mode)
+                event: events.Event = events.SettingChanged(
+                    datacenter=where, time_ms=when, key=change.key, value=str(change.value)
+                )
+            else:
+                expected = f"mode, one of {', '.join(get_args(Mode))}: all else is set by file and takes a restart"
+                reason = f"found {shown(change.value)}, expected {expected}"
+                event = events.SettingRefused(datacenter=where, time_ms=when, key=change.key, reason=reason)
+            self.bus.publish(event)
+
     def _with_carbon(self, topology: Topology) -> Topology:
         """Use the carbon intensities beside the topology file where it names none, as `opendt demo` does."""
         file = self.config.topology
@@ -389,8 +410,21 @@ class OpenDTOrchestrator:
             return
         # What follows a snapshot is derived again after a kill: results are told at least once, known by their window.
         self.sink.send(RESULTS, encode(result_of(closed, turn)), key=self.datacenter)
+        proposal = proposal_of(closed, turn)
+        if proposal is not None:
+            self.sink.send(PROPOSALS, encode(proposal), key=self.datacenter)
+        self._tell_topology(closed)
         for letter in dead:
             self.sink.send(DEAD_LETTERS, encode_dead_letter(letter), key=self.datacenter)
+
+    def _tell_topology(self, closed: WindowInput) -> None:
+        """Tell which topology is in force in the twin from the next window on, when that is news."""
+        version = self._topologies.number_at(closed.index + 1)
+        if self.sink is None or self.topology is None or version == self._told_topology:
+            return
+        self._told_topology = version
+        source = self._topologies.source_at(closed.index + 1)
+        self.sink.send(SIM_TOPOLOGY, encode(topology_of(closed, self.topology, version, source)), key=self.datacenter)
 
     def _show(self, closed: WindowInput, turn: Turn, entry: WindowEntry) -> None:
         counts = self._progress.counts
@@ -434,6 +468,7 @@ class OpenDTOrchestrator:
             "cycle": self.cycle,
             "assembler": self.assembler.state(),
             "counts": self._progress.counts,
+            "mode": self.mode,
         }
         try:
             size_bytes = self._snapshots.write(self._progress.index, state)

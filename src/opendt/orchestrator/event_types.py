@@ -39,6 +39,7 @@ __all__ = [
     "ResultsTrouble",
     "Rollback",
     "SettingChanged",
+    "SettingRefused",
     "SloChanged",
     "SloLoaded",
     "SloRefused",
@@ -301,6 +302,18 @@ class SettingChanged(Event):
         """Hide what is secret: events are logged, kept and published."""
         if SECRET_NAME.search(self.key):
             object.__setattr__(self, "value", "(hidden)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingRefused(Event):
+    """A setting that came on ``sys.config`` was not taken; what was set stays."""
+
+    is_deterministic = True
+    level = "warning"
+    sentence = "setting {key} refused: {reason}"
+
+    key: str
+    reason: str
 
 
 # What befalls files.

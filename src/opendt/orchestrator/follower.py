@@ -78,6 +78,7 @@ class Follower:
         self.settings = settings
         self.names = tuple(names)
         self.running: dict[str, OpenDTOrchestrator] = {}
+        self._any_key = next((name for name, one in settings.datacenter.items() if one.any_key), "")
         self._make = make
         self._ledger = ledger
         self.source = source
@@ -174,9 +175,11 @@ class Follower:
 
     def _datacenter_of(self, record: Record, key: str) -> str:
         """Producers of the older pair key their messages by task: they know of one datacenter only."""
-        if record.topic in (TASKS, FRAGMENTS) and key not in self.names:
+        if key in self.names:
+            return key
+        if record.topic in (TASKS, FRAGMENTS):
             return self.names[0] if len(self.names) == 1 else DEFAULT_DATACENTER
-        return key
+        return self._any_key or key
 
     def _begin(self, name: str) -> OpenDTOrchestrator | None:
         """Begin with a datacenter when its first record comes."""

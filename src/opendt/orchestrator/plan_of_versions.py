@@ -97,6 +97,11 @@ class VersionPlan(Generic[T]):
         """Where the version came from that a window is the first one of."""
         return next((row.source for row in reversed(self._rows) if row.from_index == index), "")
 
+    def source_at(self, index: int) -> str:
+        """Where the version in force in a window came from."""
+        number = self.number_at(index)
+        return "" if number is None else self._rows[number - 1].source
+
     def _record(self, index: int, value: T, origin: str) -> None:
         row = VersionRow(len(self._rows) + 1, index, value.model_dump(mode="json"), origin)
         if self._kind == "topology":

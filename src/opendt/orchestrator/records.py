@@ -8,9 +8,16 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from opendt._engine import __version__
+from opendt.formats.opendc_topology_writer import topology_json
 from opendt.optimization.scoring import score
 from opendt.orchestrator import event_types as events
-from opendt.telemetry.message_models import ForecastMessage, ResultMessage, ScoreMessage
+from opendt.telemetry.message_models import (
+    ForecastMessage,
+    ProposalMessage,
+    ResultMessage,
+    ScoreMessage,
+    TopologyMessage,
+)
 from opendt.twin.drift import DriftEvent
 from opendt.verification.ledger_rows import (
     DocumentRow,
@@ -25,11 +32,12 @@ from opendt.verification.ledger_rows import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from opendt.model.topology import Topology
     from opendt.orchestrator.cycle import Cycle, Turn
     from opendt.telemetry.windows import WindowInput
     from opendt.twin.forecast import Forecast
 
-__all__ = ["entry_of", "events_of", "result_of"]
+__all__ = ["entry_of", "events_of", "proposal_of", "result_of", "topology_of"]
 
 HOUR_MS: Final = 3_600_000
 _HINDCASTS: Final = frozenset({"hour", "window"})
@@ -224,6 +232,30 @@ def result_of(closed: WindowInput, turn: Turn) -> ResultMessage:
         ),
         slo=tuple(_without_nan(asdict(status)) for status in turn.slo),
         counts=dict(closed.counts),
+    )
+
+
+def proposal_of(closed: WindowInput, turn: Turn) -> ProposalMessage | None:
+    """What is told of a turn's proposal on ``sim.proposals``, if there is one."""
+    if turn.proposal is None:
+        return None
+    outcome: dict[str, Any] | None = None
+    if turn.effect is not None:
+        outcome = {"simulated": turn.effect.model_dump(mode="json")}
+    return ProposalMessage(
+        timestamp=closed.end_ms,
+        datacenter=closed.datacenter,
+        window=closed.index,
+        id=turn.proposal.id,
+        proposal=turn.proposal.model_dump(mode="json"),
+        outcome=outcome,
+    )
+
+
+def topology_of(closed: WindowInput, topology: Topology, version: int | None, source: str) -> TopologyMessage:
+    """What is told of the topology in force in the twin on ``sim.topology``; carbon traces are left out."""
+    return TopologyMessage(
+        timestamp=closed.end_ms, topology=topology_json(topology, {}), version=version, source=source
     )
 
 

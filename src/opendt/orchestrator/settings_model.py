@@ -63,6 +63,13 @@ class DatacenterSettings(_Section):
     slo: Annotated[
         Path | None, Field(description="Objectives, watched for edits. Without one, modest ones from the datasheet.")
     ] = None
+    any_key: Annotated[
+        bool,
+        Field(
+            description="Whether records with other keys are taken for its own too: some producers write a key for each "
+            "task. Only where nobody else's records are in the topics."
+        ),
+    ] = False
 
 
 class LogSettings(_Section):
