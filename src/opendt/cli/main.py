@@ -43,6 +43,7 @@ SUMMARIES: Final = {
     "config": "Show settings and where each came from.",
     "topology": "List, compare and bring back versions of a topology.",
     "ledger": "Export, check and describe the ledger.",
+    "certificate": "Show certificates and check them.",
     "replay": "Send a recorded datacenter as messages, at any speed.",
     "deadletter": "List messages that were refused, and send them again.",
 }

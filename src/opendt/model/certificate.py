@@ -59,6 +59,8 @@ class Claim(Model):
     risk_ratio : float
         The share of futures in which a met objective is lost, or something gets worse than `range_ratio`, is below this; none may be
         seen.
+    work_tolerance_ratio : float
+        How much less work may be done within the horizon, on average: what is put off until after it is not saved.
     least_tolerance_ratio : float
         How much worse an objective may be where its own ``tolerance_ratio`` is below that: a worsening of exactly nothing cannot be shown.
     horizon_ms : int
@@ -71,6 +73,7 @@ class Claim(Model):
     margin_ratio: Share = 0.01
     range_ratio: Share = 0.2
     risk_ratio: Share = 0.1
+    work_tolerance_ratio: Share = 0.05
     least_tolerance_ratio: Share = 0.01
     horizon_ms: Annotated[int, Field(strict=True, gt=0)] = 3_600_000
     pairs: Annotated[int, Field(strict=True, ge=1, le=4096)] = 200
@@ -191,43 +194,47 @@ def digest(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def check_chain(certificates: Iterable[Certificate], *, head: str | None = None) -> tuple[Reason, ...]:
+def check_chain(
+    certificates: Iterable[Certificate], *, head: str | None = None, after: tuple[int, str] = (-1, FIRST)
+) -> tuple[Reason, ...]:
     """Say where a chain does not hold: changed content, gaps, broken links, alpha that was not spent as it should have been.
 
     Parameters
     ----------
     certificates : iterable of Certificate
-        From the first on.
+        In order.
     head : str, optional
         Hash of the last one, from a place that whoever wrote the chain could not change.
+    after : tuple of int and str
+        Number and hash of the certificate before the first of them; as it is, they begin with the first of all.
     """
     reasons: list[Reason] = []
     before: Certificate | None = None
-    for place, one in enumerate(certificates):
-        reasons += (Reason(code=code, text=f"certificate {place}: {text}") for code, text in _link(before, one, place))
-        before = one
-    last = FIRST if before is None else before.hash
+    number, last = after
+    for one in certificates:
+        number += 1
+        found = _link(before, one, number, last)
+        reasons += (Reason(code=code, text=f"certificate {number}: {text}") for code, text in found)
+        before, last = one, one.hash
     if head is not None and last != head:
         reasons.append(Reason(code="head", text=f"the chain ends at {last[:12]}, expected {head[:12]}"))
     return tuple(reasons)
 
 
-def _link(before: Certificate | None, one: Certificate, place: int) -> Iterator[tuple[str, str]]:
+def _link(before: Certificate | None, one: Certificate, number: int, previous: str) -> Iterator[tuple[str, str]]:
     if not one.is_sealed:
         yield "hash", "its hash is not that of its content: it was changed after it was written"
-    if one.number != place:
+    if one.number != number:
         yield "number", f"has number {one.number}: one before it is missing or was added"
-    previous = FIRST if before is None else before.hash
     if one.previous != previous:
         yield "previous", f"follows {one.previous[:12]}, expected {previous[:12]}: another one came before it"
-    if before is None:
+    asked = certified = 0
+    if before is not None:
+        asked = before.spending.asked + int(before.simulated)
+        certified = before.spending.certified + int(before.is_certified)
+    elif number != 0:
         return
-    asked = before.spending.asked + int(before.simulated)
-    certified = before.spending.certified + int(before.is_certified)
-    if before.spending.alpha == one.spending.alpha and (one.spending.asked, one.spending.certified) != (
-        asked,
-        certified,
-    ):
+    if (one.spending.asked, one.spending.certified) != (asked, certified):
         found = f"{one.spending.asked} asked and {one.spending.certified} certified before it"
         yield "spending", f"counts {found}, expected {asked} and {certified}"
 

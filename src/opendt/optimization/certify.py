@@ -5,6 +5,7 @@ them have to be shown at once:
 
 * ``gain``: the mean gain of the objective, each future's cut to +- `range_ratio`, is above `margin_ratio`;
 * ``slo:NAME``: the mean worsening of every target, cut likewise, is below the target's own tolerance;
+* ``work``: on average less than `work_tolerance_ratio` of the work is put off until after the horizon, which would look like a saving;
 * ``risk``: in less than `risk_ratio` of all futures a target that is met is lost, or the objective or a target gets worse by more
   than the range. One such future among those looked at refuses.
 
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from opendt.model.proposal import Proposal
     from opendt.model.slo import Slo
     from opendt.model.topology import Topology
-    from opendt.optimization.paired_futures import PairedFutures, SloPairs
+    from opendt.optimization.paired_futures import PairedFutures
     from opendt.twin.futures import FutureModel
     from opendt.twin.posterior import CurveDraws
 
@@ -188,7 +189,7 @@ def judge_pairs(pairs: PairedFutures, claim: Claim, level: float) -> Judgement:
     joint = np.min(paths, axis=0)
     threshold = math.log(1.0 / level)
     enough = np.flatnonzero(joint >= threshold)
-    look = int(enough[0]) if len(enough) else int(joint.argmax())
+    look = int(enough[0]) if len(enough) else len(joint) - 1
     evidence = [
         _evidence(name, test, observations, path[look])
         for (name, (test, observations)), path in zip(tests.items(), paths, strict=False)
@@ -203,10 +204,9 @@ def judge_pairs(pairs: PairedFutures, claim: Claim, level: float) -> Judgement:
         if hit.any()
     ]
     if not len(enough):
+        weak = [one for one in evidence if one.log_e is None or one.log_e < threshold]
         reasons += (
-            Reason(code=f"not_shown:{one.name}", text=_words(one, threshold, len(pairs.gain)))
-            for one in evidence
-            if one.log_e is None or one.log_e < threshold
+            Reason(code=f"not_shown:{one.name}", text=_words(one, threshold, len(pairs.gain))) for one in weak or evidence
         )
     return Judgement(tuple(evidence), None if reasons else look + 1, tuple(reasons))
 
@@ -220,21 +220,24 @@ _EVENTS: Final = {
 def _tests(pairs: PairedFutures, claim: Claim) -> Iterator[tuple[str, tuple[MeanTest, NDArray[np.float64]]]]:
     reach = claim.range_ratio
     yield "gain", (MeanTest(claim.margin_ratio, -reach, reach), np.clip(pairs.gain, -reach, reach))
+    tolerance, reach = _reach(claim.work_tolerance_ratio, claim)
+    yield "work", (MeanTest(-tolerance, -reach, reach), -np.clip(pairs.put_off, -reach, reach))
     for slo in pairs.slos:
-        tolerance, reach = _tolerance(slo, claim)
+        tolerance, reach = _reach(slo.tolerance_ratio, claim)
         yield f"slo:{slo.name}", (MeanTest(-tolerance, -reach, reach), -np.clip(slo.worse, -reach, reach))
 
 
-def _tolerance(slo: SloPairs, claim: Claim) -> tuple[float, float]:
-    """How much worse a target may get on average, and what a worsening counts at most."""
-    tolerance = max(slo.tolerance_ratio, claim.least_tolerance_ratio)
+def _reach(tolerance_ratio: float, claim: Claim) -> tuple[float, float]:
+    """How much worse something may get on average, and what a worsening counts at most."""
+    tolerance = max(tolerance_ratio, claim.least_tolerance_ratio)
     return tolerance, max(claim.range_ratio, 2.0 * tolerance)
 
 
 def _events(pairs: PairedFutures, claim: Claim) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     none = np.zeros(len(pairs.gain), dtype=bool)
     yield "slo_lost", np.logical_or.reduce([none, *(slo.lost for slo in pairs.slos)])
-    beyond = [slo.worse > _tolerance(slo, claim)[1] for slo in pairs.slos]
+    beyond = [slo.worse > _reach(slo.tolerance_ratio, claim)[1] for slo in pairs.slos]
+    beyond.append(pairs.put_off > _reach(claim.work_tolerance_ratio, claim)[1])
     yield "beyond_range", np.logical_or.reduce([pairs.gain < -claim.range_ratio, *beyond])
 
 

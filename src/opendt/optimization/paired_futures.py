@@ -4,6 +4,7 @@ For a future i, with baseline b and changed copy c of each quantity:
 
     gain          g = 1 - c / b                       of the claim's objective (0 where b is 0)
     worsening     d = c / t - b / t                   of a target t (a band: how much further outside, in points of utilisation)
+    work put off  w = 1 - (CPU supply with the changes) / (CPU supply without them), over the samples of the horizon
     lost          the target is met by b and not by c; one that is known of b and unknown of c counts as lost and infinitely worse
 
 Nothing is cut here: `opendt.optimization.certify` says what counts.
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from opendt.model.slo import Slo
     from opendt.optimization.scoring import Score, SloStatus
     from opendt.twin.metrics import WindowMetrics
-    from opendt.twin.scenarios import Scenarios
+    from opendt.twin.scenarios import Outcomes, Scenarios
 
 __all__ = ["PairedFutures", "SloPairs", "backtest", "pair_futures", "quantiles"]
 
@@ -68,12 +69,14 @@ class PairedFutures:
     """Gains, worsenings and plain differences, an entry a future."""
 
     gain: NDArray[np.float64]
+    put_off: NDArray[np.float64]
     slos: tuple[SloPairs, ...]
     differences: dict[str, NDArray[np.float64]]
 
     def distributions(self) -> tuple[Distribution, ...]:
         """Quantiles of the differences of each quantity (changed minus baseline), and of the gain."""
         rows = [quantiles("gain", "ratio", self.gain)]
+        rows.append(quantiles("work_put_off", "ratio", self.put_off))
         rows += (quantiles(name, _QUANTITIES.get(name, "score"), values) for name, values in self.differences.items())
         return tuple(rows)
 
@@ -99,6 +102,7 @@ def pair_futures(
     differences["score"] = np.array([after.total - before.total for before, after in scores])
     return PairedFutures(
         gain=np.array([_gain(claim, *pair, *both) for pair, both in zip(pairs, scores, strict=True)]),
+        put_off=_put_off(outcomes),
         slos=tuple(_slo_pairs([(before[k], after[k]) for before, after in statuses]) for k in targets),
         differences=differences,
     )
@@ -141,6 +145,14 @@ def backtest(gains: Sequence[ArrayLike], claim: Claim) -> Evidence:
 def _difference(before: WindowMetrics, after: WindowMetrics, name: str) -> float:
     one, other = getattr(before, name), getattr(after, name)
     return math.nan if one is None or other is None else float(other) - float(one)
+
+
+def _put_off(outcomes: Outcomes) -> NDArray[np.float64]:
+    """Share of the work that is not done within the horizon any more; infinite where no sample tells."""
+    before, after = outcomes.columns["usage_mhz"].T
+    sampled = outcomes.columns["capacity_mhz"][:, 0] > 0
+    ratio = np.divide(after, before, out=np.ones_like(before), where=before > 0)
+    return np.where(sampled, 1.0 - ratio, np.inf)
 
 
 def _gain(claim: Claim, before: WindowMetrics, after: WindowMetrics, score_b: Score, score_c: Score) -> float:

@@ -44,12 +44,15 @@ class Outcomes:
         `WindowMetrics`, NaN where unknown. Peak power, utilisation and hosts are unknown if the base records no samples.
     errors : tuple of str or None
         Why a candidate cannot be applied; its column is NaN then.
+    start_epoch_ms : int
+        Absolute time of the start, ms since the epoch (UTC).
     """
 
     start_ms: int
     end_ms: int
     columns: dict[str, NDArray[np.float64]]
     errors: tuple[str | None, ...]
+    start_epoch_ms: int
 
     def metrics(self, scenario: int, candidate: int) -> WindowMetrics:
         """One cell as the loop scores it; equal to `window_metrics` of the same fork.
@@ -82,6 +85,7 @@ class Outcomes:
             task_slowdown_p95_ratio=number["task_slowdown_p95_ratio"],
             makespan_s=number["makespan_s"],
             makespan_complete=bool(cell["makespan_complete"]),
+            start_epoch_ms=self.start_epoch_ms,
         )
 
 
@@ -160,7 +164,7 @@ class Scenarios:
             threads=threads,
         )
         errors = tuple(columns.pop("errors"))
-        return Outcomes(engine.now_ms, self.until_ms, columns, errors)
+        return Outcomes(engine.now_ms, self.until_ms, columns, errors, engine.start_epoch_ms)
 
 
 def changes_json(changes: Sequence[Change]) -> bytes:
