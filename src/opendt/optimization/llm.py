@@ -182,7 +182,8 @@ def _status_error(status: int, headers: Mapping[str, str], body: str) -> Service
     reason = f"the service answered HTTP {status}{': ' if words else ''}{words}"
     if status in {401, 403}:
         return ServiceError(f"the service does not accept the key ({reason})")
-    return ServiceError(reason, again=status in _AGAIN or status >= 500, after_s=_retry_after_s(headers))
+    again = status in _AGAIN or status >= 500
+    return ServiceError(reason, again=again, after_s=_retry_after_s(headers), malformed=status in {400, 422})
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:

@@ -26,7 +26,7 @@ class LlmSettings:
     model : str
         Name that the service knows.
     time_budget_s : float
-        Longest time that one decision may take, all attempts, waits and questions together, s. 20: a tenth of a window.
+        Longest time that one decision may take, all attempts, waits and questions together, s. 20: a fifteenth of a window.
     max_attempts : int
         Attempts of one request.
     backoff_s : float
@@ -36,7 +36,7 @@ class LlmSettings:
     max_candidates : int
         Candidates asked for.
     max_questions : int
-        What-ifs that the model may ask before it answers; 0 for servers that know no tools beside a schema.
+        What-ifs that the model may ask before it answers. A server that refuses tools beside a schema is asked without.
     tokens_per_day : int
         Most tokens in 24 hours, questions and answers together.
     cost_per_day_usd : float, optional

@@ -33,14 +33,25 @@ class ServiceError(OpenDTError):
         How long the service wants to be left alone, s.
     billed : bool
         Whether the tokens of the call may have been charged.
+    malformed : bool
+        Whether the service does not understand the request, as some do not that know no tools beside a schema.
     """
 
-    def __init__(self, reason: str, *, again: bool = False, after_s: float | None = None, billed: bool = False) -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        again: bool = False,
+        after_s: float | None = None,
+        billed: bool = False,
+        malformed: bool = False,
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.again = again
         self.after_s = after_s
         self.billed = billed
+        self.malformed = malformed
 
 
 class Service(Protocol):

@@ -93,15 +93,7 @@ class Conversation:
         """
         if not plant.groups:
             raise ServiceError("no host group is known that a model could change")
-        settings = self.settings
-        self._messages = write_messages(
-            self.context,
-            plant,
-            self.history,
-            candidates=settings.max_candidates,
-            questions=self._questions_allowed,
-            horizon_ms=settings.horizon_ms,
-        )
+        self._begin(plant)
         completion = self._complete(plant)
         while completion.tool_calls:
             self._answer(completion, plant)
@@ -109,12 +101,22 @@ class Conversation:
         content = _all_kept(_decoded(completion.content), self.service)
         read = read_reply(content, plant, self.context.now_ms, PROMPT_NAME)
         self.refused += read.refused
-        self.proposals = list(read.proposals[: settings.max_candidates])
+        self.proposals = list(read.proposals[: self.settings.max_candidates])
         if self.proposals:
             self._rank()
         self.history.remember_refusals(tuple(self.refused))
         if read.refused and not read.proposals:
             raise ReplyError(f"all candidates were refused: {read.refused[0]}")
+
+    def _begin(self, plant: Plant) -> None:
+        self._messages = write_messages(
+            self.context,
+            plant,
+            self.history,
+            candidates=self.settings.max_candidates,
+            questions=self._questions_allowed,
+            horizon_ms=self.settings.horizon_ms,
+        )
 
     def _rank(self) -> None:
         """Simulate the candidates while there is time; the best first, without those that do no good."""
@@ -181,13 +183,7 @@ class Conversation:
 
     def _complete(self, plant: Plant) -> Completion:
         settings = self.settings
-        request = write_request(
-            self._messages,
-            plant,
-            model=settings.model,
-            reply_tokens=settings.max_reply_tokens,
-            questions=self._questions_allowed - self._questions,
-        )
+        request = self._request(plant)
         estimate = len(orjson.dumps(request)) // _BYTES_PER_TOKEN
         for attempt in range(1, settings.max_attempts + 1):
             self._check_money(estimate)
@@ -200,13 +196,27 @@ class Conversation:
                 self._attempts.append(clean_text(_kept(error.reason, self.service), 300))
                 if error.billed:
                     self._spend(estimate, settings.max_reply_tokens)
-                self._wait(error, attempt)
+                if error.malformed and self._questions_allowed and not self._questions:
+                    self._questions_allowed = 0  # some servers know no tools beside a schema
+                    self._begin(plant)
+                    request = self._request(plant)
+                else:
+                    self._wait(error, attempt)
                 continue
             reply = len(body) // _BYTES_PER_TOKEN if completion.reply_tokens is None else completion.reply_tokens
             self._spend(estimate if completion.prompt_tokens is None else completion.prompt_tokens, reply)
             self._replies.append(completion.content)
             return completion
-        raise AssertionError  # the last attempt returns or raises
+        raise ServiceError(self._attempts[-1])
+
+    def _request(self, plant: Plant) -> dict[str, Any]:
+        return write_request(
+            self._messages,
+            plant,
+            model=self.settings.model,
+            reply_tokens=self.settings.max_reply_tokens,
+            questions=self._questions_allowed - self._questions,
+        )
 
     def _wait(self, error: ServiceError, attempt: int) -> None:
         """Wait before the next attempt; raises the error when there is to be none, or no time for it."""
