@@ -206,7 +206,8 @@ def judge_pairs(pairs: PairedFutures, claim: Claim, level: float) -> Judgement:
     if not len(enough):
         weak = [one for one in evidence if one.log_e is None or one.log_e < threshold]
         reasons += (
-            Reason(code=f"not_shown:{one.name}", text=_words(one, threshold, len(pairs.gain))) for one in weak or evidence
+            Reason(code=f"not_shown:{one.name}", text=_words(one, threshold, len(pairs.gain)))
+            for one in weak or evidence
         )
     return Judgement(tuple(evidence), None if reasons else look + 1, tuple(reasons))
 
@@ -228,9 +229,12 @@ def _tests(pairs: PairedFutures, claim: Claim) -> Iterator[tuple[str, tuple[Mean
 
 
 def _reach(tolerance_ratio: float, claim: Claim) -> tuple[float, float]:
-    """How much worse something may get on average, and what a worsening counts at most."""
+    """How much worse something may get on average, and what a worsening counts at most: the range, or what suits the tolerance.
+
+    A range of many tolerances would need many futures to show that nothing happens; one of less than two could not show it.
+    """
     tolerance = max(tolerance_ratio, claim.least_tolerance_ratio)
-    return tolerance, max(claim.range_ratio, 2.0 * tolerance)
+    return tolerance, max(min(claim.range_ratio, 10.0 * tolerance), 2.0 * tolerance)
 
 
 def _events(pairs: PairedFutures, claim: Claim) -> Iterator[tuple[str, NDArray[np.bool_]]]:
