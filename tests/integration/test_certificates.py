@@ -304,7 +304,7 @@ def noisy_null():
     energy_kwh = scenarios.evaluate([()]).columns["energy_j"][:, 0] / 3.6e6
     target = EnergyTarget(target_kwh=float(np.quantile(energy_kwh, 0.7)) / 1.1)
     slo = SLO.model_copy(update={"energy": target})
-    claim = Claim(objective="score", pairs=60)
+    claim = Claim(objective="score", pairs=60, range_ratio=0.2)
     gain = np.clip(pair_futures(scenarios, changes, slo, claim).gain, -claim.range_ratio, claim.range_ratio)
     assert gain.std() > 0.05
     return simulation, futures, changes, slo, claim, float(gain.mean())
@@ -328,7 +328,7 @@ def test_noisy_nulls_on_real_forks_are_not_certified():
 def test_asking_again_draws_other_futures_and_spends_alpha():
     """A re-submission is a new question on new futures; it never sees those of the first."""
     simulation, futures = at(1, 25)
-    certifier = Certifier(SLO, TOPOLOGY, claim=CLAIM.model_copy(update={"margin_ratio": 0.19}), seed=11)
+    certifier = Certifier(SLO, TOPOLOGY, claim=CLAIM.model_copy(update={"margin_ratio": 0.19, "range_ratio": 0.2}), seed=11)
     asked = proposal(RemoveHosts(hosts=NODES, count=3))
     one, other = (certifier.certify(asked, simulation, futures)[0] for _ in range(2))
     assert (one.decision, other.decision) == ("refused", "refused")

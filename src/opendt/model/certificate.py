@@ -71,7 +71,7 @@ class Claim(Model):
 
     objective: Objective = "score"
     margin_ratio: Share = 0.01
-    range_ratio: Share = 0.2
+    range_ratio: Share = 0.1
     risk_ratio: Share = 0.1
     work_tolerance_ratio: Share = 0.05
     least_tolerance_ratio: Share = 0.01
