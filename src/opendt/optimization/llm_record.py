@@ -151,8 +151,8 @@ class LlmExchange:
     elapsed_s: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the record as a plain dict for JSON."""
-        plain: dict[str, Any] = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        """Give the record as a plain dict for JSON, without the time it took: the same conversation gives the same dict."""
+        plain: dict[str, Any] = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "elapsed_s"}
         plain["proposals"] = [proposal.model_dump(mode="json") for proposal in self.proposals]
         plain["decision"] = None if self.decision is None else self.decision.model_dump(mode="json")
         return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}

@@ -513,7 +513,7 @@ def test_a_file_that_holds_no_recorded_answers_is_refused(tmp_path, content):
 
 def test_the_same_windows_and_answers_give_the_same_records():
     def run():
-        llm = made(Played(said(off(2))), ask_every_ms=0)
+        llm = LLM(LlmSettings(ask_every_ms=0), service=RecordedReplies([said(off(2))], repeat=True))
         proposals = [llm.propose(live()) for _ in range(2)]
         return proposals, [exchange.to_dict() for exchange in llm.take_exchanges()]
 
