@@ -130,6 +130,11 @@ class Context:
         return self.source if isinstance(self.source, SystemState) else SystemState.of(self.source)
 
     @property
+    def simulation(self) -> Simulation | None:
+        """The fork, for questions that only a simulation can answer; None where only the state is known."""
+        return None if isinstance(self.source, SystemState) else self.source
+
+    @property
     def groups(self) -> tuple[GroupState, ...]:
         """Hosts in service; empty where only their number is known."""
         return self.system.groups

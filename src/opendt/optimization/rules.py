@@ -19,6 +19,7 @@ from opendt.model.change import (
     ResizeHosts,
     ThrottleHosts,
 )
+from opendt.optimization.room import keeps_homes, keeps_room
 
 if TYPE_CHECKING:
     from opendt.optimization.base import Context, GroupState
@@ -97,6 +98,8 @@ Installed = dict[tuple[str, str], tuple[int, float]]
 """(cluster, group) -> cores and MHz as the optimiser first saw them; the bounds refer to these."""
 
 Statuses = dict[str, "SloStatus"]
+Taken = list[tuple["GroupState", int]]
+"""How many hosts of which group."""
 Rule = Callable[["Context", Statuses, RuleSettings, Installed], Draft | None]
 
 
@@ -129,12 +132,13 @@ def massive_downscale(context: Context, statuses: Statuses, settings: RuleSettin
         return None
     if not context.groups:
         return Draft(f"{_words(energy)}: take {wanted} of {total} hosts away", (RemoveHosts(count=wanted),))
-    taken, idle = _take(context, wanted)
-    changes = tuple(_removal(group, count) for group, count in taken if count)
+    taken = _leave_homes(context, _take(context, wanted))
+    changes = _removals(taken)
     if not changes:
         return None
     count = sum(count for _, count in taken)
-    return Draft(f"{_words(energy)}: take {count} of {total} hosts away, {min(idle, count)} of them idle", changes)
+    idle = sum(min(count, len(group.idle)) for group, count in taken)
+    return Draft(f"{_words(energy)}: take {count} of {total} hosts away, {idle} of them idle", changes)
 
 
 def lower_frequency(context: Context, statuses: Statuses, settings: RuleSettings, installed: Installed) -> Draft | None:
@@ -165,11 +169,11 @@ def consolidate(context: Context, _: Statuses, settings: RuleSettings, __: Insta
         up, busy = context.metrics.hosts_up or 0, context.metrics.hosts_busy
         spare = 0 if busy is None else up - busy - context.load.queued - _reserve(busy, settings)
         return Draft(f"{words}: switch off {spare} empty hosts", (RemoveHosts(count=spare),)) if spare > 0 else None
-    taken = _spare_idle(context, settings)
+    taken = _leave_room(context, _spare_idle(context, settings), settings)
     count = sum(count for _, count in taken)
     if not count:
         return None
-    changes = tuple(_removal(group, count) for group, count in taken if count)
+    changes = _removals(taken)
     left = sum(len(group.idle) for group in context.groups) - count
     return Draft(f"{words}: switch off {count} empty hosts of {context.host_count}, leaving {left} in reserve", changes)
 
@@ -235,8 +239,12 @@ def _by_waste(groups: Iterable[GroupState]) -> list[GroupState]:
     return sorted(groups, key=lambda group: -group.idle_power_w / group.core_count)
 
 
-def _take(context: Context, wanted: int) -> tuple[list[tuple[GroupState, int]], int]:
-    """Share `wanted` hosts among the groups, idle ones first; also gives how many of them are idle."""
+def _removals(taken: Taken) -> tuple[RemoveHosts, ...]:
+    return tuple(_removal(group, count) for group, count in taken if count)
+
+
+def _take(context: Context, wanted: int) -> Taken:
+    """Share `wanted` hosts among the groups, idle ones first."""
     groups = _by_waste(context.groups)
     large = [group for group in groups if group.core_count >= context.load.largest_core_count]
     last_home = large[-1] if large else groups[-1]  # keeps one host, or the largest task could never run again
@@ -248,16 +256,26 @@ def _take(context: Context, wanted: int) -> tuple[list[tuple[GroupState, int]], 
             count = min(wanted, len(getattr(group, kind)), room[key] - taken[key])
             taken[key] += count
             wanted -= count
-    idle = sum(min(taken[id(group)], len(group.idle)) for group in groups)
-    return [(group, taken[id(group)]) for group in groups], idle
+    return [(group, taken[id(group)]) for group in groups]
+
+
+def _leave_homes(context: Context, taken: Taken) -> Taken:
+    """Let a group that would go altogether keep a host where some task would else fit no host that stays."""
+    for number, (group, count) in enumerate(taken):
+        simulation = context.simulation
+        if simulation is None or keeps_homes(simulation, _removals(taken)):
+            break
+        if count == group.host_count:
+            taken = [*taken[:number], (group, count - 1), *taken[number + 1 :]]
+    return taken
 
 
 def _reserve(busy: int, settings: RuleSettings) -> int:
     return max(settings.reserve_hosts, math.ceil(settings.reserve_ratio * busy - 1e-9))
 
 
-def _spare_idle(context: Context, settings: RuleSettings) -> list[tuple[GroupState, int]]:
-    """Count the idle hosts of each group that are not needed.
+def _spare_idle(context: Context, settings: RuleSettings) -> Taken:
+    """Count the idle hosts of each group that are not needed, by cores.
 
     Each group keeps its reserve, because the tasks that run there may fit nowhere else (memory, architecture, GPUs). Over
     all groups there stays room for the queue and for the reserve's share of the running tasks, each taken to be as large
@@ -276,3 +294,36 @@ def _spare_idle(context: Context, settings: RuleSettings) -> list[tuple[GroupSta
         room -= spare * room_of_host
         taken.append((group, spare))
     return taken
+
+
+def _leave_room(context: Context, taken: Taken, settings: RuleSettings) -> Taken:
+    """Take fewer hosts where tasks would miss them for something other than cores: memory, GPUs, what they are bound to.
+
+    Everything that would be placed now must be placed without the hosts too, with the reserve's share of each group's busy hosts
+    out of service. Group by group, half as many are taken until that holds.
+    """
+    simulation = context.simulation
+    displaced = [name for group in context.groups for name in _fullest(group, settings.reserve_ratio)]
+
+    def fits(taken: Taken) -> bool:
+        removals = _removals(taken)
+        return (
+            simulation is None or not removals or all(keeps_room(simulation, removals, one) for one in ((), displaced))
+        )
+
+    if fits(taken):
+        return taken
+    kept: Taken = []
+    for group, wanted in taken:
+        count = wanted
+        while count and not fits([*kept, (group, count)]):
+            count //= 2
+        kept.append((group, count))
+    return kept
+
+
+def _fullest(group: GroupState, ratio: float) -> list[str]:
+    """Share of a group's busy hosts, those with the fewest free cores first."""
+    free_cores = group.free_cores[len(group.idle) :]
+    ordered = sorted(zip(free_cores, range(len(group.busy)), strict=True))
+    return [group.busy[n] for _, n in ordered[: math.ceil(ratio * len(group.busy) - 1e-9)]]

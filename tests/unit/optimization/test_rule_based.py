@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import pytest
 
@@ -189,6 +190,24 @@ def test_the_same_is_not_said_again_before_the_cool_down_is_over():
         for minute in range(5, 130, 5)
     ]
     assert [index for index, proposal in enumerate(heard) if proposal] == [0, 12, 24]
+
+
+@pytest.mark.parametrize("restart_at", range(0, 26, 3))
+def test_a_restart_forgets_neither_the_cool_down_nor_what_was_installed(restart_at):
+    steady = RuleBasedOptimizer()
+    restarted = RuleBasedOptimizer()
+    cores = 16
+    for step in range(26):
+        if step == restart_at:
+            restarted = pickle.loads(pickle.dumps(restarted))
+        # Too slow at first, then idle: cores grow to twice what was installed, then hosts go.
+        measured = {"makespan_s": 2000.0} if step < 20 else {"utilization_ratio": 0.1}
+        situation = context(pool(20, 10, cores=cores), now_ms=step * 20 * MINUTE_MS, **measured)
+        expected = steady.propose(situation)
+        assert restarted.propose(situation) == expected
+        if expected is not None and expected.rule == "scale_up":
+            cores = expected.changes[0].core_count
+    assert cores == 32
 
 
 def test_only_what_is_more_urgent_is_heard_during_the_cool_down():
