@@ -8,15 +8,13 @@ forecasts whose time has come are judged.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from opendt.optimization.base import Context
-from opendt.optimization.effect import simulate_effect
-from opendt.optimization.rule_based import RuleBasedOptimizer
 from opendt.optimization.scoring import SloStatus, check_slo
-from opendt.orchestrator.environment import HOUR_MS
+from opendt.orchestrator.decisions import Decisions, Requests
+from opendt.orchestrator.environment import HOUR_MS, without_carbon
 from opendt.orchestrator.readings import Readings
-from opendt.twin.forecast import BlindForecaster, hour_forecaster, window_forecaster
+from opendt.twin.forecast import BlindForecaster, hour_forecaster, observe_alike, window_forecaster
 from opendt.twin.futures import FutureSampler
 from opendt.twin.live import LiveTwin
 from opendt.twin.metrics import WindowMetrics, window_metrics
@@ -29,15 +27,18 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from opendt.model.proposal import Proposal, SimulatedEffect
     from opendt.model.slo import Slo
     from opendt.model.topology import Topology
     from opendt.optimization.base import Optimizer
+    from opendt.orchestrator.decisions import Candidate, DecisionSettings
     from opendt.orchestrator.environment import Window
     from opendt.twin.forecast import Forecast
     from opendt.twin.live import Load, Observed, Present
+    from opendt.verification.trust import TrustChange
 
 __all__ = ["Confirmed", "Cycle", "Settings", "Turn"]
+
+NOTHING_ASKED: Final = Requests()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +100,10 @@ class Turn:
         Earlier windows, and perhaps this one, that were completed by what it told.
     metrics, slo
         Of the window, as known at its end.
-    proposal, effect
-        If there was one.
+    candidates : tuple of Candidate
+        What was proposed or asked for, with what became of it; the best first.
+    trust : TrustChange, optional
+        What may be done without a person went up or down.
     forecasts : tuple of Forecast
         Issued now.
     verdicts : tuple of Verdict
@@ -113,8 +116,8 @@ class Turn:
     confirmed: tuple[Confirmed, ...]
     metrics: WindowMetrics
     slo: tuple[SloStatus, ...]
-    proposal: Proposal | None
-    effect: SimulatedEffect | None
+    candidates: tuple[Candidate, ...]
+    trust: TrustChange | None
     forecasts: tuple[Forecast, ...]
     verdicts: tuple[Verdict, ...]
     strangers: int
@@ -140,8 +143,10 @@ class Cycle:
         Time between readings.
     settings : Settings, optional
         Of the loop.
-    optimizer : Optimizer, optional
-        Proposes changes; the rules unless given.
+    decisions : DecisionSettings, optional
+        What may be decided, and how.
+    optimizers : sequence of Optimizer, optional
+        Propose changes; the rules unless given.
     """
 
     def __init__(
@@ -152,7 +157,8 @@ class Cycle:
         start_epoch_ms: int,
         tick_ms: int,
         settings: Settings | None = None,
-        optimizer: Optimizer | None = None,
+        decisions: DecisionSettings | None = None,
+        optimizers: Sequence[Optimizer] | None = None,
     ) -> None:
         self.slo = slo
         self.settings = settings or Settings()
@@ -165,7 +171,9 @@ class Cycle:
         )
         self._begin_forecasts(tick_ms, 0)
         self.futures = FutureSampler(self.settings.seed)
-        self.optimizer = optimizer or RuleBasedOptimizer()
+        bare = without_carbon(topology)
+        self.decisions = Decisions(bare, slo, self.settings.horizon_ms, decisions, optimizers)
+        self._start_epoch_ms = start_epoch_ms
         self.readings = Readings(tick_ms)
         self._learned_ms = 0
         self._unjudged: list[Forecast] = []
@@ -176,16 +184,27 @@ class Cycle:
         self.window = window_forecaster(classes, tick_ms, self.settings.window_ms, begin_ms)
         self.blind = BlindForecaster(classes, tick_ms)
 
-    def turn(self, window: Window) -> Turn:
-        """One turn of the loop."""
+    def turn(self, window: Window, requests: Requests = NOTHING_ASKED, *, is_moving: bool = False) -> Turn:
+        """One turn of the loop.
+
+        Parameters
+        ----------
+        window : Window
+            That has closed.
+        requests : Requests
+            What people asked for in it.
+        is_moving : bool
+            Whether another topology takes effect at its end.
+        """
         strangers = self.take(window)
         confirmed = self.confirm(window.end_ms)
         present = self.twin.present(window.end_ms)
         metrics, objectives = self.score(present)
-        proposal, effect = self.propose(present, metrics)
         forecasts = self.forecast(present)
         verdicts = self.verify(confirmed, forecasts, window.end_ms)
-        return Turn(window, confirmed, metrics, objectives, proposal, effect, forecasts, verdicts, strangers)
+        trust = self.watch(present, window, verdicts)
+        candidates = self.decide(present, metrics, requests, is_moving=is_moving)
+        return Turn(window, confirmed, metrics, objectives, candidates, trust, forecasts, verdicts, strangers)
 
     def take(self, window: Window) -> int:
         """Take what the window tells; gives the number of tasks that are not in the system."""
@@ -208,13 +227,9 @@ class Cycle:
     def learn(self, observed: Observed) -> Confirmed:
         """Let what was measured meet what was predicted: errors widen or narrow bands, curves follow, drift is noticed."""
         measured_w = self.readings.after(observed.start_ms, observed.end_ms)
-        forecasts: list[Forecast] = []
-        events: list[tuple[str, Any]] = []
-        for forecaster in (self.hour, self.window):
-            forecast = forecaster.observe(observed.load, measured_w)
-            if forecast is not None:
-                forecasts.append(forecast)
-            events.extend((forecaster.kind, event) for event in forecaster.calibrator.take_events())
+        known = (self.hour, self.window)
+        forecasts = [one for one in observe_alike(known, observed.load, measured_w) if one is not None]
+        events = [(one.kind, event) for one in known for event in one.calibrator.take_events()]
         self._learn_blind(observed.load.after(self._learned_ms))
         submitted = observed.end.submitted - observed.start.submitted
         self.futures.observe(observed.results, submitted, observed.end_ms)
@@ -234,12 +249,25 @@ class Cycle:
         )
         return metrics, check_slo(self.slo, metrics)
 
-    def propose(self, present: Present, metrics: WindowMetrics) -> tuple[Proposal | None, SimulatedEffect | None]:
-        """Ask the optimiser, and simulate what it proposes on a pair of forks."""
-        proposal = self.optimizer.propose(Context.of(present.simulation, self.slo, metrics))
-        if proposal is None:
-            return None, None
-        return proposal, simulate_effect(present.simulation, proposal, self.settings.horizon_ms, self.slo)
+    def watch(self, present: Present, window: Window, verdicts: Sequence[Verdict]) -> TrustChange | None:
+        """Let trust follow how right the twin was and how sound the readings are."""
+        expected_w = present.window.series["power_w"].sum(axis=1).tolist()
+        return self.decisions.watch(window.end_ms, verdicts, window.measured_w.tolist(), expected_w)
+
+    def decide(
+        self, present: Present, metrics: WindowMetrics, requests: Requests, *, is_moving: bool
+    ) -> tuple[Candidate, ...]:
+        """Ask the optimisers, simulate and certify what they propose, and let the gate decide."""
+        return self.decisions.decide(
+            present,
+            metrics,
+            self.slo,
+            self.futures,
+            self.hour.calibrator.calibrator,
+            requests,
+            now_ms=present.window.end_ms + self._start_epoch_ms,
+            is_moving=is_moving,
+        )
 
     def forecast(self, present: Present) -> tuple[Forecast, ...]:
         """Issue what is due now: the blind hour at full hours."""
@@ -286,6 +314,7 @@ class Cycle:
         """
         present = self.twin.at(time_ms)
         self.twin.schedule(time_ms, transition(old, new, present))
+        self.decisions.topology = without_carbon(new)
         if not self.twin.extend(new):
             return False
         self._begin_forecasts(self.readings.tick_ms, None)

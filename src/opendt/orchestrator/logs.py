@@ -87,8 +87,11 @@ def bound(**values: Any) -> Iterator[None]:
 def log_event(notice: Notice) -> None:
     """Log an event; subscribe it to the bus."""
     event = notice.event
+    logger, level = log(), _LEVELS[event.level]
+    if not logger.is_enabled_for(level):
+        return
     values = {name: value for name, value in event.as_dict().items() if value not in (None, "")}
-    log().log(_LEVELS[event.level], event.said, **values)
+    logger.log(level, event.said, **values)
 
 
 def _hide_secrets(_logger: Any, _method: str, values: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["PID_FILE", "run"]
 
 PID_FILE: Final = "opendt.pid"
+_NEW_OBJECTS: Final = 50_000
+"""Objects made before the collector of cycles looks at them; thousands of records are held at a time, and none is in a cycle."""
 _KEPT_KINDS: Final = frozenset(
     {
         events.Started.kind,
@@ -80,6 +83,7 @@ def run(settings: Settings, *, drain: bool = False) -> None:
         names = tuple(settings.datacenter) or (DEFAULT_DATACENTER,)
         follower = Follower(settings, make, names, ledger, source, bus=bus)
         stack.enter_context(_signals(follower))
+        stack.enter_context(_rare_collections())
         follower.run(drain=drain)
 
 
@@ -116,6 +120,20 @@ def _pid_file(settings: Settings) -> Iterator[None]:
         with suppress(FileNotFoundError):
             if path.read_text(encoding="ascii") == mine:
                 path.unlink()
+
+
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Keep the collector of cycles from going through modules and models, which stay, and through every thousand records."""
+    before = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_NEW_OBJECTS, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 @contextmanager

@@ -48,6 +48,8 @@ _PLAUSIBLE_RATIO: Final = (
 _STUCK_S: Final = 1800.0  # a meter that reads the same number for so long is stuck
 _EXPOSURE_HALF_LIFE_H: Final = 24.0  # of the load that decides how a learned curve is made to rise
 _SNAPSHOT_VERSION: Final = 2
+_OWN: Final = ("deviation", "covariance", "weights", "meter", "rejected", "_history", "_exposure")
+_PLAIN: Final = ("tick", "_innovations", "_last_reading_w", "_same_reading_ticks")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,7 @@ class PowerCalibrator:
         self.tick = 0
         self.rejected = {"missing": 0, "implausible": 0, "stuck": 0}
         self.innovation_sd = float("nan")
+        self._innovations = np.empty((0, len(family)))
         self._last_reading_w = float("nan")
         self._same_reading_ticks = 0
 
@@ -166,12 +169,20 @@ class PowerCalibrator:
             raise ValueError(
                 f"measured_w has shape {readings.shape}, expected ({busy.shape[0]},): one reading per tick"
             )
-        innovations = np.empty(readings.size)
+        members = np.empty((readings.size, self.weights.size))
         start = 0
         while start < readings.size:
             stop = min(readings.size, start + _BLOCK_TICKS - self.tick % _BLOCK_TICKS)
-            innovations[start:stop] = self._update_block(busy[start:stop], hosts[start:stop], readings[start:stop])
+            members[start:stop] = self._update_block(busy[start:stop], hosts[start:stop], readings[start:stop])
             start = stop
+        self._innovations = members
+        return self._weighted(members)
+
+    def _weighted(self, members: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Weighted innovations of ticks out of those of the members, shape (ticks, members)."""
+        innovations = np.array([self.weights @ one for one in members])
+        if innovations.size:
+            self.innovation_sd = float(innovations[-1])
         return innovations
 
     def _update_block(
@@ -181,15 +192,14 @@ class PowerCalibrator:
         rows, refreshed = self._rows(busy, hosts, first=1)
         base = (rows * space.datasheet).sum(axis=2)  # per row: a product of matrices would depend on their size
         low, high = self._plausible(hosts)
-        innovations = np.empty(readings.size)
+        innovations = np.full((readings.size, self.weights.size), np.nan)
         noise_variance = space.noise_variance + self.meter.noise_w**2
         for i, reading in enumerate(readings.tolist()):
             self.tick += 1
             space.advance(self.deviation, self.covariance, self.meter.period, refreshed=bool(refreshed[i]))
             self._history[self.tick % MAX_PERIOD] = busy[i]
-            usable = self._usable(reading, low[i], high[i])
-            self.innovation_sd = self._learn(rows[i], reading - base[i], noise_variance) if usable else float("nan")
-            innovations[i] = self.innovation_sd
+            if self._usable(reading, low[i], high[i]):
+                innovations[i] = self._learn(rows[i], reading - base[i], noise_variance)
             self.meter.observe(self.tick, reading if low[i] <= reading <= high[i] else float("nan"))
         if self.tick % _BLOCK_TICKS == 0:
             space.bound(self.deviation)
@@ -200,7 +210,8 @@ class PowerCalibrator:
 
     def _learn(
         self, row: NDArray[np.float64], surplus_w: NDArray[np.float64], noise_variance: NDArray[np.float64]
-    ) -> float:
+    ) -> NDArray[np.float64]:
+        """Learn from a reading; gives the members' innovations before clipping, in standard deviations."""
         gain = np.matmul(self.covariance, row[:, :, None])[:, :, 0]
         sd = np.sqrt(np.vecdot(row, gain) + noise_variance)
         innovation = (surplus_w - np.vecdot(row, self.deviation)) / sd
@@ -208,7 +219,7 @@ class PowerCalibrator:
         gain /= sd[:, None]
         self.deviation += clipped[:, None] * gain
         self.covariance -= gain[:, :, None] * gain[:, None, :]
-        return float(self.weights @ innovation)
+        return np.asarray(innovation)
 
     def weigh(self, weights: ArrayLike) -> None:
         """Take over weights of the family, shape (members,), not negative; they are made to sum to 1.
@@ -396,17 +407,29 @@ class PowerCalibrator:
     def fork(self) -> PowerCalibrator:
         """A copy that learns and forecasts on its own."""
         twin = PowerCalibrator.__new__(PowerCalibrator)
-        own = {
-            "deviation",
-            "covariance",
-            "weights",
-            "meter",
-            "rejected",
-            "_history",
-            "_exposure",
-        }  # all else is immutable and may be shared
-        twin.__dict__.update({name: copy.deepcopy(v) if name in own else v for name, v in self.__dict__.items()})
+        twin.__dict__.update(self.__dict__)
+        for name in _OWN:  # all else is immutable and may be shared
+            setattr(twin, name, copy.copy(getattr(self, name)))
         return twin
+
+    def is_like(self, other: PowerCalibrator) -> bool:
+        """Whether the filters of both are in the same state, and so will be after the same readings; weights may differ."""
+        return (
+            self.tick == other.tick
+            and self.family == other.family
+            and self.classes == other.classes
+            and self.rejected == other.rejected
+            and self.meter.is_like(other.meter)
+            and np.array_equal(self.deviation, other.deviation)
+            and np.array_equal(self.covariance, other.covariance)
+        )
+
+    def follow(self, other: PowerCalibrator) -> NDArray[np.float64]:
+        """Take over what `other`, which was like this one, has learned in its last `update`; gives the same as that."""
+        for name in (*_OWN, *_PLAIN):
+            if name != "weights":
+                setattr(self, name, copy.copy(getattr(other, name)))
+        return self._weighted(self._innovations)
 
     def snapshot(self) -> dict[str, Any]:
         """The whole state as plain data for JSON, without the settings and the datasheet."""

@@ -17,7 +17,7 @@ import numpy as np
 from opendt.twin.bands import BLIND_HOUR_BAND, FIVE_MINUTE_BAND, HOUR_BAND, AdaptiveBand, BandSettings
 from opendt.twin.blind import EXPERTS, HELD_TICKS, assumed_load, blind_experts
 from opendt.twin.calibrate import PowerCalibrator
-from opendt.twin.guard import GuardedCalibrator
+from opendt.twin.guard import GuardedCalibrator, update_alike
 from opendt.twin.live import Load
 from opendt.twin.mixture import ExpertMixture
 from opendt.twin.settings import FAMILY
@@ -30,7 +30,15 @@ if TYPE_CHECKING:
     from opendt.twin.curve import HostClass
     from opendt.twin.settings import CalibrationSettings
 
-__all__ = ["BlindForecaster", "Forecast", "KnownForecaster", "hour_forecaster", "scaled_band", "window_forecaster"]
+__all__ = [
+    "BlindForecaster",
+    "Forecast",
+    "KnownForecaster",
+    "hour_forecaster",
+    "observe_alike",
+    "scaled_band",
+    "window_forecaster",
+]
 
 _HOUR_MS: Final = 3_600_000
 _REFERENCE_TICK_MS: Final = 30_000
@@ -132,24 +140,22 @@ class KnownForecaster:
         Forecast, optional
             Where the window completes a horizon: what was forecast of it, from the calibration as it was when it began.
         """
+        return observe_alike([self], load, measured_w)[0]
+
+    def _judge(self, load: Load, measured_w: NDArray[np.float64]) -> tuple[Forecast | None, bool]:
+        """Before anything is learned from a window: the forecast that it completes, and whether the next horizon begins then."""
         if self._issued_ms is None:
-            self.calibrator.update(load.features, load.hosts_up, measured_w)
-            if load.time_ms[-1] % self.interval_ms == 0:
-                self._issue(int(load.time_ms[-1]))
-            return None
+            return None, bool(load.time_ms[-1] % self.interval_ms == 0)
         self._loads.append(load)
         self._readings.append(measured_w)
-        complete = sum(map(len, self._readings)) >= self._leads
-        forecast = self._forecast(Load.joined(self._loads)) if complete else None
-        if complete:
-            outcome = np.concatenate(self._readings)[: self._leads]
-            self.band.settle(outcome)
-            self.mixture.settle(outcome)
-            self.calibrator.calibrator.weigh(self.mixture.weights[0])
-        self.calibrator.update(load.features, load.hosts_up, measured_w)
-        if complete:
-            self._issue(int(load.time_ms[-1]))
-        return forecast
+        if sum(map(len, self._readings)) < self._leads:
+            return None, False
+        forecast = self._forecast(Load.joined(self._loads))
+        outcome = np.concatenate(self._readings)[: self._leads]
+        self.band.settle(outcome)
+        self.mixture.settle(outcome)
+        self.calibrator.calibrator.weigh(self.mixture.weights[0])
+        return forecast, True
 
     def unfinished(self) -> Forecast | None:
         """Forecast of the part of the running horizon whose load is known, if there is one; changes nothing."""
@@ -175,6 +181,18 @@ class KnownForecaster:
         mean_w = np.maximum(forecast.mean_w, 0.0)
         lower_w, upper_w = self.band.issue(mean_w, sd_w)
         return Forecast(self.kind, self._issued_ms, load.time_ms, mean_w, lower_w, upper_w)
+
+
+def observe_alike(
+    forecasters: Sequence[KnownForecaster], load: Load, measured_w: NDArray[np.float64]
+) -> list[Forecast | None]:
+    """Let several forecasters observe a window; as `KnownForecaster.observe` of each, at little more than the cost of one."""
+    judged = [one._judge(load, measured_w) for one in forecasters]  # noqa: SLF001 - its own kind
+    update_alike([one.calibrator for one in forecasters], load.features, load.hosts_up, measured_w)
+    for one, (_, begins) in zip(forecasters, judged, strict=True):
+        if begins:
+            one._issue(int(load.time_ms[-1]))  # noqa: SLF001 - its own kind
+    return [forecast for forecast, _ in judged]
 
 
 def hour_forecaster(classes: Sequence[HostClass], tick_ms: int, begin_ms: int | None = 0) -> KnownForecaster:

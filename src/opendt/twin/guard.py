@@ -119,25 +119,24 @@ class GuardedCalibrator:
 
     def update(self, features: ArrayLike, hosts_up: ArrayLike, measured_w: ArrayLike) -> NDArray[np.float64]:
         """Learn from one or many ticks; arguments, result and errors as for `PowerCalibrator.update`."""
-        busy = np.asarray(features, float)
-        busy = busy[None] if busy.ndim == 2 else busy
-        hosts = np.atleast_2d(np.asarray(hosts_up, float))
-        readings = np.atleast_1d(np.asarray(measured_w, float))
-        innovations = np.empty(readings.size)
-        start = 0
-        while start < readings.size:
-            before = self.calibrator.tick
-            part = slice(start, min(readings.size, start + _BLOCK_TICKS - before % _BLOCK_TICKS))
-            innovations[part] = self.calibrator.update(busy[part], hosts[part], readings[part])
-            where = np.arange(before, self.calibrator.tick) % self.rollback.check_ticks
-            self._busy[where], self._hosts[where] = busy[part], hosts[part]
-            self._readings[where] = np.where(np.isnan(innovations[part]), np.nan, readings[part])
-            if self.calibrator.tick % _BLOCK_TICKS == 0:
-                self._watch()
-            if self.calibrator.tick % self.rollback.check_ticks == 0:
-                self._check()
-            start = part.stop
-        return innovations
+        return update_alike([self], features, hosts_up, measured_w)[0]
+
+    def _note(
+        self,
+        busy: NDArray[np.float64],
+        hosts: NDArray[np.float64],
+        readings: NDArray[np.float64],
+        innovations: NDArray[np.float64],
+    ) -> None:
+        """Take note of what the calibrator has just learned from, up to the end of a block at most."""
+        tick = self.calibrator.tick
+        where = np.arange(tick - readings.size, tick) % self.rollback.check_ticks
+        self._busy[where], self._hosts[where] = busy, hosts
+        self._readings[where] = np.where(np.isnan(innovations), np.nan, readings)
+        if tick % _BLOCK_TICKS == 0:
+            self._watch()
+        if tick % self.rollback.check_ticks == 0:
+            self._check()
 
     def predict(self, features: ArrayLike, hosts_up: ArrayLike, lead: int = 1) -> PowerForecast:
         """As `PowerCalibrator.predict`."""
@@ -236,3 +235,31 @@ class GuardedCalibrator:
         self._errors.clear()
         self._errors.extend((own, dict(errors)) for own, errors in state["errors"])
         self._events = []
+
+
+def update_alike(
+    guards: Sequence[GuardedCalibrator], features: ArrayLike, hosts_up: ArrayLike, measured_w: ArrayLike
+) -> list[NDArray[np.float64]]:
+    """Update several calibrators with the same ticks: one learns, and those that are like it take over what it has learned.
+
+    The result is that of `GuardedCalibrator.update` of each. Forecasters that differ in their weights only have the same filters
+    until one of them is rolled back.
+    """
+    busy = np.asarray(features, float)
+    busy = busy[None] if busy.ndim == 2 else busy
+    hosts = np.atleast_2d(np.asarray(hosts_up, float))
+    readings = np.atleast_1d(np.asarray(measured_w, float))
+    innovations = [np.empty(readings.size) for _ in guards]
+    first = guards[0].calibrator
+    start = 0
+    while start < readings.size:
+        part = slice(start, min(readings.size, start + _BLOCK_TICKS - first.tick % _BLOCK_TICKS))
+        is_like = [guard.calibrator.is_like(first) for guard in guards[1:]]
+        columns = busy[part], hosts[part], readings[part]
+        innovations[0][part] = first.update(*columns)
+        for guard, own, follows in zip(guards[1:], innovations[1:], is_like, strict=True):
+            own[part] = guard.calibrator.follow(first) if follows else guard.calibrator.update(*columns)
+        for guard, own in zip(guards, innovations, strict=True):
+            guard._note(*columns, own[part])  # noqa: SLF001 - its own kind
+        start = part.stop
+    return innovations

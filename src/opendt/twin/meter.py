@@ -56,6 +56,20 @@ class MeterMonitor:
         self.phase = 0
         self.noise_w = 0.0
 
+    def __copy__(self) -> MeterMonitor:
+        """A monitor of its own in the same state."""
+        twin = MeterMonitor.__new__(MeterMonitor)
+        twin.__dict__.update(self.__dict__)
+        twin._count, twin._sum = self._count.copy(), self._sum.copy()  # noqa: SLF001 - its own kind
+        return twin
+
+    def is_like(self, other: MeterMonitor) -> bool:
+        """Whether both have seen the same readings, as far as their sums tell, and have concluded the same."""
+        return self._scalars() == other._scalars() and (self.period, self.phase) == (other.period, other.phase)
+
+    def _scalars(self) -> list[float]:
+        return [self._square, self._total, self._mass, self._usual_w, self._noise_sum, self._noise_mass]
+
     def observe(self, tick: int, power_w: float) -> None:
         """Take in the reading of `tick` (NaN: none); at every tenth tick the conclusions are drawn anew."""
         change = power_w - self._last_w
@@ -125,7 +139,7 @@ class MeterMonitor:
         return {
             "count": self._count.tolist(),
             "sum": self._sum.tolist(),
-            "scalars": [self._square, self._total, self._mass, self._usual_w, self._noise_sum, self._noise_mass],
+            "scalars": self._scalars(),
             "last": [_plain(self._last_w), _plain(self._last_change_w)],
             "period": self.period,
             "phase": self.phase,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from opendt.twin.drift import DriftDetector, DriftEvent, DriftSettings
-from opendt.twin.guard import GuardedCalibrator, RollbackEvent, RollbackSettings
+from opendt.twin.guard import GuardedCalibrator, RollbackEvent, RollbackSettings, update_alike
 from opendt.twin.settings import NIMBLE, STEADY
 from tests.unit.twin.plant import datasheet, run
 
@@ -137,3 +138,29 @@ def test_the_settling_time_is_silent():
 def test_a_detector_that_has_seen_only_perfection_is_silent():
     detector = DriftDetector(DriftSettings(settling_ticks=0))
     assert all(detector.observe(10 * i, 0.0, 10_000.0) is None for i in range(100))
+
+
+def test_calibrators_that_learn_together_learn_what_each_would_alone(plant):
+    """Also when one is rolled back and the other, whose weights differ, is not."""
+    measured = spoilt(plant)
+    measured[50:60] = np.nan
+
+    def pair() -> list[GuardedCalibrator]:
+        return [
+            GuardedCalibrator([datasheet()], (STEADY, NIMBLE)),
+            GuardedCalibrator([datasheet()], (STEADY, NIMBLE), rollback=RollbackSettings(gain_ratio=0.0)),
+        ]
+
+    alone, together = pair(), pair()
+    borders = [0, 10, 13, 20, 45, 5000, 5601, len(measured)]
+    for start, stop in pairwise(borders):
+        columns = plant.features[start:stop], plant.hosts[start:stop], measured[start:stop]
+        expected = [guard.update(*columns) for guard in alone]
+        for found, own in zip(update_alike(together, *columns), expected, strict=True):
+            np.testing.assert_array_equal(found, own)
+        for guards in (alone, together):
+            guards[1].calibrator.weigh([1.0, 3.0])
+    rolled_back = [any(isinstance(event, RollbackEvent) for event in guard.take_events()) for guard in together]
+    assert rolled_back == [True, False]
+    for own, other in zip(together, alone, strict=True):
+        np.testing.assert_equal(own.snapshot(), other.snapshot())
