@@ -609,6 +609,12 @@ def test_a_key_given_back_in_a_question_is_not_kept(asked):
     assert KEY not in json.dumps(exchange.to_dict())
 
 
+def test_a_word_in_place_of_a_key_is_no_secret(asked):
+    proposal, exchange, _ = asked(answer(reply(candidate(TWO_OFF, reason="EMPTY hosts"))), key="EMPTY")
+    assert proposal.reason == "EMPTY hosts"
+    assert exchange.verdict == "proposed"
+
+
 def test_the_record_is_plain_json(asked):
     _, exchange, _ = asked(asks({"changes": [TWO_OFF]}), answer())
     plain = json.loads(json.dumps(exchange.to_dict()))

@@ -12,7 +12,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from email.utils import parsedate_to_datetime
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit, urlunsplit
@@ -24,7 +23,7 @@ from opendt.optimization.llm_history import LlmHistory, LlmState, as_expected
 from opendt.optimization.llm_plant import Plant, clean_text, hall_of
 from opendt.optimization.llm_record import LlmExchange, LlmSettings
 from opendt.optimization.llm_reply import ReplyError
-from opendt.optimization.llm_service import RecordedReplies, Service, ServiceError
+from opendt.optimization.llm_service import RecordedReplies, Service, ServiceError, status_error
 from opendt.optimization.llm_talk import Conversation
 from opendt.optimization.rule_based import RuleBasedOptimizer, rule_based_optimization
 from opendt.optimization.scoring import check_slo, score
@@ -41,7 +40,7 @@ __all__ = ["LLM", "LlmExchange", "LlmSettings", "OpenAIService", "RecordedReplie
 _USUAL_ADDRESS: Final = "https://api.openai.com/v1"
 _GRACE_S: Final = 0.5
 _LONGEST_ERROR_BYTES: Final = 4096
-_AGAIN: Final = frozenset({408, 409, 429})
+_SHORTEST_SECRET: Final = 8
 _MOST_EXCHANGES: Final = 64
 _LONGEST_VERDICT: Final = 1000
 
@@ -67,11 +66,10 @@ class OpenAIService:
         self.base_url = base_url or _USUAL_ADDRESS
         self.max_reply_bytes = max_reply_bytes
         parts = urlsplit(self.base_url)
-        if (
-            parts.username is not None or parts.password is not None
-        ):  # it would end up in records, and is not shown here
+        if parts.username is not None or parts.password is not None:
+            # Not shown: it is a secret, and would end up in records.
             raise ValueError(
-                "address of the language model holds a user or password, expected neither: set the key instead"
+                "address of the language model holds a user or password, expected none: set the key instead"
             )
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ValueError(f"address of the language model is {self.base_url!r}, expected http://… or https://…")
@@ -89,8 +87,8 @@ class OpenAIService:
         return urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
 
     def redact(self, text: str) -> str:
-        """Remove the key from a text."""
-        return text.replace(self.api_key, "(key)") if self.api_key else text
+        """Remove the key from a text; words like EMPTY, which local servers take for a key, are no secrets."""
+        return text.replace(self.api_key, "(key)") if len(self.api_key) >= _SHORTEST_SECRET else text
 
     def complete(self, request: Mapping[str, Any], timeout_s: float) -> bytes:
         """Send a request, as `Service.complete` says."""
@@ -155,7 +153,7 @@ class OpenAIService:
             body += chunk
             if len(body) > _LONGEST_ERROR_BYTES:
                 break
-        raise _status_error(response.status_code, response.headers, self.redact(body.decode(errors="replace")))
+        raise status_error(response.status_code, response.headers, self.redact(body.decode(errors="replace")))
 
     async def _body(self, chunks: Any) -> bytes:
         body = bytearray()
@@ -175,29 +173,6 @@ class OpenAIService:
         if isinstance(error, openai.APIConnectionError):
             return ServiceError(f"the service cannot be reached ({words})", again=True)
         return ServiceError(f"the answer broke off ({words})", again=True, billed=True)
-
-
-def _status_error(status: int, headers: Mapping[str, str], body: str) -> ServiceError:
-    words = clean_text(body, 200)
-    reason = f"the service answered HTTP {status}{': ' if words else ''}{words}"
-    if status in {401, 403}:
-        return ServiceError(f"the service does not accept the key ({reason})")
-    again = status in _AGAIN or status >= 500
-    return ServiceError(reason, again=again, after_s=_retry_after_s(headers), malformed=status in {400, 422})
-
-
-def _retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Read Retry-After: seconds, or a date against the server's own Date."""
-    value = headers.get("retry-after", "")
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            wait = parsedate_to_datetime(value) - parsedate_to_datetime(headers.get("date", ""))
-        except (ValueError, TypeError):
-            return None
-        seconds = wait.total_seconds()
-    return max(0.0, seconds) if seconds < 1e9 else None
 
 
 class LLM:

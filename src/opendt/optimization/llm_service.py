@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -14,8 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from opendt.model.errors import FormatError, OpenDTError, shown
 from opendt.optimization.llm_plant import clean_text
 
-__all__ = ["Completion", "RecordedReplies", "Service", "ServiceError", "ToolCall", "read_completion"]
+__all__ = ["Completion", "RecordedReplies", "Service", "ServiceError", "ToolCall", "read_completion", "status_error"]
 
+_AGAIN: Final = frozenset({408, 409, 429})
 _MOST_TOOL_CALLS: Final = 8
 _LONGEST_ARGUMENTS: Final = 8192
 
@@ -52,6 +54,30 @@ class ServiceError(OpenDTError):
         self.after_s = after_s
         self.billed = billed
         self.malformed = malformed
+
+
+def status_error(status: int, headers: Mapping[str, str], body: str) -> ServiceError:
+    """Say what an HTTP status other than 200 means."""
+    words = clean_text(body, 200)
+    reason = f"the service answered HTTP {status}{': ' if words else ''}{words}"
+    if status in {401, 403}:
+        return ServiceError(f"the service does not accept the key ({reason})")
+    again = status in _AGAIN or status >= 500
+    return ServiceError(reason, again=again, after_s=_retry_after_s(headers), malformed=status in {400, 422})
+
+
+def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Read Retry-After: seconds, or a date against the server's own Date."""
+    value = headers.get("retry-after", "")
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            wait = parsedate_to_datetime(value) - parsedate_to_datetime(headers.get("date", ""))
+        except (ValueError, TypeError):
+            return None
+        seconds = wait.total_seconds()
+    return max(0.0, seconds) if seconds < 1e9 else None
 
 
 class Service(Protocol):
