@@ -71,8 +71,8 @@ class _Watcher:
             predicted_w = float(self.ahead.power_w[spoken_of].mean()) if spoken_of.any() else None
         for forecast in turn.forecasts:
             self.ahead = forecast
-        if turn.proposal is not None:
-            self.proposal = turn.proposal.reason
+        if turn.candidates:
+            self.proposal = turn.candidates[0].proposal.reason
         self.view.update(self._state(turn, predicted_w))
 
     def _state(self, turn: Turn, predicted_w: float | None) -> LiveState:

@@ -8,7 +8,7 @@ was recorded is then compared, and a difference stops the process.
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args
 
@@ -16,15 +16,18 @@ import orjson
 
 from opendt.model.base import Model
 from opendt.model.errors import InputError, LedgerError, shown
+from opendt.model.proposal import Proposal
 from opendt.orchestrator import event_types as events
 from opendt.orchestrator.buffer import SimulationResultsBuffer, WindowSeries, series_columns
 from opendt.orchestrator.cycle import Cycle, Turn
 from opendt.orchestrator.cycle import Settings as CycleSettings
-from opendt.orchestrator.environment import with_carbon
+from opendt.orchestrator.decisions import Requests, human_proposal
+from opendt.orchestrator.environment import with_carbon, with_carbon_of
 from opendt.orchestrator.events import EventBus
+from opendt.orchestrator.factory import decision_settings, make_actuator, make_optimizers
 from opendt.orchestrator.intake import window_of
-from opendt.orchestrator.plan_of_versions import VersionPlan, slo_plan, topology_plan
-from opendt.orchestrator.records import entry_of, events_of, proposal_of, result_of, topology_of
+from opendt.orchestrator.plan_of_versions import DECIDED, VersionPlan, slo_plan, topology_plan
+from opendt.orchestrator.records import entry_of, events_of, proposals_of, result_of, topology_of
 from opendt.orchestrator.settings_model import Mode
 from opendt.orchestrator.slo import default_slo, slo_file
 from opendt.orchestrator.snapshots import SnapshotStore
@@ -46,13 +49,19 @@ if TYPE_CHECKING:
     from opendt.model.topology import Topology
     from opendt.orchestrator.settings_model import DatacenterSettings, Settings
     from opendt.telemetry.source import Record, Sink
-    from opendt.telemetry.windows import WindowInput
+    from opendt.telemetry.windows import SettingChange, WindowInput
     from opendt.verification.ledger import Ledger
-    from opendt.verification.ledger_rows import WindowEntry
+    from opendt.verification.ledger_rows import DocumentRow, WindowEntry
 
-__all__ = ["OpenDTOrchestrator"]
+__all__ = ["ACCEPT", "PROPOSE", "REJECT", "OpenDTOrchestrator"]
 
 TICK_MS: Final = 30_000
+
+PROPOSE: Final = "proposal"
+ACCEPT: Final = "proposal.accept"
+REJECT: Final = "proposal.reject"
+REQUESTS: Final = frozenset({PROPOSE, ACCEPT, REJECT})
+"""Keys of ``sys.config`` by which people take part in decisions."""
 
 T = TypeVar("T", bound=Model)
 
@@ -116,6 +125,7 @@ class OpenDTOrchestrator:
         self.topology: Topology | None = None
         self.mode: Mode = settings.mode
         self._told_topology: int | None = None
+        self._actuator = make_actuator(settings, self.config)
         self._watchers = watchers or FileWatchers()
         self._stack = ExitStack()
         self._progress = _Progress()
@@ -273,7 +283,10 @@ class OpenDTOrchestrator:
         """Turn the loop once: take the window, simulate, learn, score, propose, record, publish."""
         self._plan_versions(closed)
         cycle = self._cycle_of(closed)
-        turn = cycle.turn(window_of(closed, TICK_MS))
+        requests = self._requests(closed)
+        is_moving = self._topologies.value_from(closed.index + 1) is not None and not self._is_decided(closed.index + 1)
+        turn = cycle.turn(window_of(closed, TICK_MS), requests, is_moving=is_moving)
+        self._plan_decided(closed, turn)
         entry = entry_of(
             closed,
             turn,
@@ -306,7 +319,10 @@ class OpenDTOrchestrator:
             settings=CycleSettings(
                 window_ms=self.settings.window_ms, futures=self.settings.futures, seed=self.settings.seed
             ),
+            decisions=decision_settings(self.settings),
+            optimizers=make_optimizers(self.settings, self.topology, self.datacenter),
         )
+        self.cycle.decisions.mode = self.mode
         return self.cycle
 
     def _announced(self, closed: WindowInput) -> Topology:
@@ -335,6 +351,40 @@ class OpenDTOrchestrator:
         _plan(self._topologies, self._topology_file, index)
         _plan(self._slos, self._slo_file, index)
 
+    def _plan_decided(self, closed: WindowInput, turn: Turn) -> None:
+        """Let the gate's decision take effect with the next window, as a version of the topology."""
+        if closed.index + 1 <= self._progress.recorded:
+            return  # the ledger knows
+        for one in turn.candidates:
+            if one.topology is not None and self.topology is not None:
+                topology = with_carbon_of(one.topology, self.topology)
+                self._topologies.plan(closed.index + 1, topology, f"{DECIDED}{one.proposal.id}")
+
+    def _is_decided(self, index: int) -> bool:
+        """Whether the version that a window begins with was decided here: when derived again it is decided again."""
+        return self._topologies.source_from(index).startswith(DECIDED)
+
+    def _requests(self, closed: WindowInput) -> Requests:
+        """What people asked for on ``sys.config``, and what was proposed here when the window was derived before."""
+        proposals: list[Proposal] = []
+        accepted: list[str] = []
+        rejected: list[str] = []
+        for change in closed.settings:
+            if change.key == ACCEPT:
+                accepted.append(str(change.value))
+            elif change.key == REJECT:
+                rejected.append(str(change.value))
+            elif change.key == PROPOSE:
+                try:
+                    proposals.append(human_proposal(change.value, closed.end_ms - closed.origin_ms))
+                except InputError as error:
+                    self._refuse_setting(change, str(error))
+        recorded = None
+        if closed.index <= self._progress.recorded:
+            entry = next(self.ledger.entries(self.datacenter, closed.index, closed.index)).entry
+            recorded = tuple(_proposal_of(document) for document in entry.proposals)
+        return Requests(tuple(proposals), tuple(accepted), tuple(rejected), recorded)
+
     def _apply_versions(self, closed: WindowInput, cycle: Cycle) -> None:
         """Let what is in force from the next window on take effect."""
         index = closed.index + 1
@@ -349,6 +399,11 @@ class OpenDTOrchestrator:
                 closed.end_ms - closed.origin_ms, self._with_carbon(self.topology), self._with_carbon(topology)
             )
             self.topology = topology
+            if self._actuator is not None and self._is_decided(index) and index > self._progress.recorded:
+                self._actuator.apply(topology)
+        except OSError as error:
+            reason = f"{self.config.topology}: {error}; the twin has taken it, the file has not"
+            self.bus.publish(events.ResultsTrouble(datacenter=self.datacenter, reason=reason))
         except InputError as error:
             self.bus.publish(
                 events.TopologyRefused(
@@ -363,8 +418,12 @@ class OpenDTOrchestrator:
         """Take settings that came on ``sys.config``; they hold from the next window on."""
         for change in closed.settings:
             where, when = self.datacenter, change.timestamp_ms
+            if change.key in REQUESTS:
+                continue
             if change.key == "mode" and change.value in get_args(Mode):
                 self.mode = change.value
+                if self.cycle is not None:
+                    self.cycle.decisions.mode = self.mode
                 self.state.update(mode=self.mode)
                 event: events.Event = events.SettingChanged(
                     datacenter=where, time_ms=when, key=change.key, value=str(change.value)
@@ -372,8 +431,16 @@ class OpenDTOrchestrator:
             else:
                 expected = f"mode, one of {', '.join(get_args(Mode))}: all else is set by file and takes a restart"
                 reason = f"found {shown(change.value)}, expected {expected}"
-                event = events.SettingRefused(datacenter=where, time_ms=when, key=change.key, reason=reason)
+                self._refuse_setting(change, reason)
+                continue
             self.bus.publish(event)
+
+    def _refuse_setting(self, change: SettingChange, reason: str) -> None:
+        self.bus.publish(
+            events.SettingRefused(
+                datacenter=self.datacenter, time_ms=change.timestamp_ms, key=change.key, reason=reason
+            )
+        )
 
     def _with_carbon(self, topology: Topology) -> Topology:
         """Use the carbon intensities beside the topology file where it names none, as `opendt demo` does."""
@@ -410,8 +477,7 @@ class OpenDTOrchestrator:
             return
         # What follows a snapshot is derived again after a kill: results are told at least once, known by their window.
         self.sink.send(RESULTS, encode(result_of(closed, turn)), key=self.datacenter)
-        proposal = proposal_of(closed, turn)
-        if proposal is not None:
+        for proposal in proposals_of(closed, turn):
             self.sink.send(PROPOSALS, encode(proposal), key=self.datacenter)
         self._tell_topology(closed)
         for letter in dead:
@@ -453,8 +519,14 @@ class OpenDTOrchestrator:
             "topology_version": entry.topology_version,
             "slo_version": entry.slo_version,
         }
-        if turn.proposal is not None:
-            changes["last_proposal"] = dict(entry.proposals[0].content)
+        if turn.candidates:
+            last = turn.candidates[0]
+            changes["last_proposal"] = last.proposal.model_dump(mode="json") | {"decision": asdict(last.decision)}
+        if self.cycle is not None:
+            changes["trust_level"] = self.cycle.decisions.trust.level
+        certified = [one for one in turn.candidates if one.certificate is not None and one.certificate.is_certified]
+        scores = [one.effect.score.changed for one in certified if one.effect is not None]
+        changes["window_best_score"] = min((score for score in scores if score is not None), default=None)
         self.state.update(changes)
 
     def write_snapshot(self) -> None:
@@ -505,6 +577,11 @@ def _plan(plan: VersionPlan[T], file: VersionedFile[T], index: int) -> None:
         plan.plan(index, edited.value, _name(edited.origin))
     elif missed is not None:
         plan.plan(index, *missed)
+
+
+def _proposal_of(document: DocumentRow) -> Proposal:
+    content = {name: value for name, value in document.content.items() if name != "simulated_effect"}
+    return Proposal.model_validate_json(orjson.dumps(content))
 
 
 def _name(origin: str) -> str:

@@ -278,8 +278,8 @@ class Cycle:
         waiting = list(zip(present.unknown.hosts_up, self.readings.at(present.unknown.time_ms).tolist(), strict=True))
         spread_w = None
         if self.settings.futures and self.futures.is_ready:
-            loads = self.futures.sample(present.simulation, HOUR_MS, self.settings.futures)
-            spread_w = self.blind.spread_w(loads)
+            futures = self.futures.sample(present.simulation, HOUR_MS, self.settings.futures)
+            spread_w = self.blind.spread_w([self.twin.fold(load, present.simulation) for load in futures])
         return (self.blind.issue(now_ms, hosts_up, busy_hosts, waiting, spread_w),)
 
     def verify(self, confirmed: Sequence[Confirmed], forecasts: Sequence[Forecast], now_ms: int) -> tuple[Verdict, ...]:

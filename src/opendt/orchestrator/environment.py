@@ -22,12 +22,12 @@ from opendt.model.errors import FormatError
 from opendt.twin.arrivals import NO_WORK, Tasks, Work, tasks_from_columns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
     from opendt.engine.simulation import EngineWorkload
-    from opendt.model.topology import Topology
+    from opendt.model.topology import CarbonPoint, Topology
 
 __all__ = ["Environment", "Source", "Window", "readings_on_ticks", "replay"]
 
@@ -242,6 +242,26 @@ def with_carbon(topology: Topology, file: Path) -> Topology:
     carbon = tuple(read_carbon(file))
     clusters = tuple(
         cluster.model_copy(update={"power_source": cluster.power_source.model_copy(update={"carbon": carbon})})
+        for cluster in topology.clusters
+    )
+    return topology.model_copy(update={"clusters": clusters})
+
+
+def without_carbon(topology: Topology) -> Topology:
+    """Give a topology without its carbon intensities, which are by far the largest part of it."""
+    return _with_sources(topology, {})
+
+
+def with_carbon_of(topology: Topology, other: Topology) -> Topology:
+    """Give the clusters the carbon intensities that those of the same name have in another topology."""
+    return _with_sources(topology, {cluster.name: cluster.power_source.carbon for cluster in other.clusters})
+
+
+def _with_sources(topology: Topology, carbon: Mapping[str, tuple[CarbonPoint, ...]]) -> Topology:
+    clusters = tuple(
+        cluster.model_copy(
+            update={"power_source": cluster.power_source.model_copy(update={"carbon": carbon.get(cluster.name, ())})}
+        )
         for cluster in topology.clusters
     )
     return topology.model_copy(update={"clusters": clusters})

@@ -203,12 +203,13 @@ class Gate:
             )
         return self._say(proposal_id, now_ms, "rejected", reason or "rejected", by="person")
 
-    def expire(self, now_ms: int) -> tuple[Decision, ...]:
+    def expire(self, now_ms: int) -> tuple[tuple[Proposal, Decision], ...]:
         """Let go of what has waited too long."""
-        old = [name for name, (_, since_ms) in self.waiting.items() if now_ms - since_ms > self.settings.waiting_ms]
-        for name in old:
-            del self.waiting[name]
-        return tuple(self._say(name, now_ms, "expired", "nobody decided in time") for name in old)
+        limit_ms = self.settings.waiting_ms
+        old = [proposal for proposal, since_ms in self.waiting.values() if now_ms - since_ms > limit_ms]
+        for proposal in old:
+            del self.waiting[proposal.id]
+        return tuple((one, self._say(one.id, now_ms, "expired", "nobody decided in time")) for one in old)
 
     def apply(self, proposal_id: str, now_ms: int, *, by: str, reason: str) -> Decision:
         """Note that a change is made."""

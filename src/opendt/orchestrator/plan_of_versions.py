@@ -7,7 +7,7 @@ windows again applies each version where it was applied before, whatever the fil
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from opendt.model.base import Model
 from opendt.model.slo import Slo
@@ -17,7 +17,10 @@ from opendt.verification.ledger_rows import VersionRow
 if TYPE_CHECKING:
     from opendt.verification.ledger import Ledger
 
-__all__ = ["VersionPlan", "slo_plan", "topology_plan"]
+__all__ = ["DECIDED", "VersionPlan", "slo_plan", "topology_plan"]
+
+DECIDED: Final = "decision "
+"""How the source of a version begins that the gate decided; its proposal follows."""
 
 T = TypeVar("T", bound=Model)
 
@@ -55,8 +58,12 @@ class VersionPlan(Generic[T]):
             return
         if not self._rows:
             self._record(0, value, origin)
-        elif value != self._values[-1]:
+        elif value != self._values[-1] and not self._is_before_decision(value):
             self._edit = (value, origin)
+
+    def _is_before_decision(self, value: T) -> bool:
+        """Whether a value is what a decision changed: the process ended before the file said so."""
+        return self._rows[-1].source.startswith(DECIDED) and len(self._values) > 1 and value == self._values[-2]
 
     def begin_with(self, value: T, origin: str) -> T:
         """Take the first version, where there was none to begin with."""

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from opendt.telemetry.windows import WindowInput
     from opendt.twin.forecast import Forecast
 
-__all__ = ["entry_of", "events_of", "proposal_of", "result_of", "topology_of"]
+__all__ = ["entry_of", "events_of", "proposals_of", "result_of", "topology_of"]
 
 HOUR_MS: Final = 3_600_000
 _HINDCASTS: Final = frozenset({"hour", "window"})
@@ -81,6 +81,8 @@ def entry_of(
             for verdict in turn.verdicts
         ],
         proposals=_proposals(turn),
+        certificates=_certificates(turn),
+        decisions=_decisions(turn),
         events=[
             *(_event_row(event) for event in _noteworthy(closed, turn)),
             *_calibration(closed, turn, cycle),
@@ -107,12 +109,24 @@ def _prediction(forecast: Forecast, closed: WindowInput, tick_ms: int) -> Predic
 
 
 def _proposals(turn: Turn) -> list[DocumentRow]:
-    if turn.proposal is None:
-        return []
-    content = turn.proposal.model_dump(mode="json")
-    if turn.effect is not None:
-        content["simulated_effect"] = turn.effect.model_dump(mode="json")
-    return [DocumentRow(turn.proposal.id, content)]
+    """Proposals that were made in this turn; those that waited are there already."""
+    rows = {}
+    for one in turn.candidates:
+        if one.proposal.time_ms == turn.window.end_ms:
+            content = one.proposal.model_dump(mode="json")
+            if one.effect is not None:
+                content["simulated_effect"] = one.effect.model_dump(mode="json")
+            rows[one.proposal.id] = DocumentRow(one.proposal.id, content)
+    return list(rows.values())
+
+
+def _certificates(turn: Turn) -> list[DocumentRow]:
+    certificates = [one.certificate for one in turn.candidates if one.certificate is not None]
+    return [DocumentRow(one.hash, one.model_dump(mode="json"), one.proposal.id) for one in certificates]
+
+
+def _decisions(turn: Turn) -> list[DocumentRow]:
+    return [DocumentRow(one.decision.id, asdict(one.decision), one.proposal.id) for one in turn.candidates]
 
 
 def _calibration(closed: WindowInput, turn: Turn, cycle: Cycle) -> Iterator[EventRow]:
@@ -187,13 +201,42 @@ def _noteworthy(closed: WindowInput, turn: Turn) -> Iterator[events.Event]:
                     f"error {found['error_ratio']:.2%} against {found['kept_error_ratio']:.2%} of the earlier curves"
                 )
                 yield events.Rollback(datacenter=where, time_ms=time_ms, forecast=kind, reason=reason)
-    if turn.proposal is not None:
-        yield events.ProposalMade(
+    yield from _decided(closed, turn)
+
+
+def _decided(closed: WindowInput, turn: Turn) -> Iterator[events.Event]:
+    where, when = closed.datacenter, closed.end_ms
+    for one in turn.candidates:
+        if one.proposal.time_ms == turn.window.end_ms:
+            yield events.ProposalMade(
+                datacenter=where,
+                time_ms=when,
+                proposal=one.proposal.id,
+                source=one.proposal.source,
+                reason=one.proposal.reason,
+            )
+        if one.certificate is not None:
+            reasons = "; ".join(reason.text for reason in one.certificate.reasons)
+            yield events.CertificateIssued(
+                datacenter=where,
+                time_ms=when,
+                proposal=one.proposal.id,
+                verdict=one.certificate.decision,
+                reason=reasons or f"shown after {one.certificate.decided_after} pairs of futures",
+            )
+        decision = one.decision
+        yield events.Decision(
             datacenter=where,
-            time_ms=closed.end_ms,
-            proposal=turn.proposal.id,
-            source=turn.proposal.source,
-            reason=turn.proposal.reason,
+            time_ms=when,
+            proposal=decision.proposal_id,
+            verdict=decision.verdict,
+            by=decision.by,
+            reason=decision.reason,
+        )
+    if turn.trust is not None:
+        change = turn.trust
+        yield events.TrustChanged(
+            datacenter=where, time_ms=when, before=change.before, after=change.after, reason=change.reason
         )
 
 
@@ -235,21 +278,22 @@ def result_of(closed: WindowInput, turn: Turn) -> ResultMessage:
     )
 
 
-def proposal_of(closed: WindowInput, turn: Turn) -> ProposalMessage | None:
-    """What is told of a turn's proposal on ``sim.proposals``, if there is one."""
-    if turn.proposal is None:
-        return None
-    outcome: dict[str, Any] | None = None
-    if turn.effect is not None:
-        outcome = {"simulated": turn.effect.model_dump(mode="json")}
-    return ProposalMessage(
-        timestamp=closed.end_ms,
-        datacenter=closed.datacenter,
-        window=closed.index,
-        id=turn.proposal.id,
-        proposal=turn.proposal.model_dump(mode="json"),
-        outcome=outcome,
-    )
+def proposals_of(closed: WindowInput, turn: Turn) -> Iterator[ProposalMessage]:
+    """What is told of a turn's proposals on ``sim.proposals``."""
+    for one in turn.candidates:
+        outcome: dict[str, Any] | None = None
+        if one.effect is not None:
+            outcome = {"simulated": one.effect.model_dump(mode="json")}
+        yield ProposalMessage(
+            timestamp=closed.end_ms,
+            datacenter=closed.datacenter,
+            window=closed.index,
+            id=one.proposal.id,
+            proposal=one.proposal.model_dump(mode="json"),
+            certificate=None if one.certificate is None else one.certificate.model_dump(mode="json"),
+            decision=asdict(one.decision),
+            outcome=outcome,
+        )
 
 
 def topology_of(closed: WindowInput, topology: Topology, version: int | None, source: str) -> TopologyMessage:

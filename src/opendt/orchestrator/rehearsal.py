@@ -60,8 +60,7 @@ class Journal:
         self.confirm(turn.confirmed)
         self.forecasts.extend(turn.forecasts)
         self.turns.append((turn.window.index, turn.metrics, turn.slo))
-        if turn.proposal is not None and turn.effect is not None:
-            self.proposals.append((turn.proposal, turn.effect))
+        self.proposals.extend((one.proposal, one.effect) for one in turn.candidates if one.effect is not None)
 
     def confirm(self, confirmed: tuple[Confirmed, ...]) -> None:
         """Take down windows that became known."""
@@ -99,7 +98,7 @@ class Rehearsal:
             start_epoch_ms=environment.start_epoch_ms,
             tick_ms=environment.source.tick_ms,
             settings=self.settings,
-            optimizer=optimizer,
+            optimizers=None if optimizer is None else (optimizer,),
         )
 
     def run(self, on_turn: Callable[[Turn], None] | None = None, *, until_ms: int | None = None) -> Journal:

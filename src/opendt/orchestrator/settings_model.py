@@ -14,6 +14,7 @@ __all__ = [
     "SECRET_NAME",
     "DatacenterSettings",
     "EnvironmentName",
+    "GateSection",
     "KafkaSettings",
     "LogSettings",
     "Mode",
@@ -135,6 +136,23 @@ class OpenAISettings(_Section):
     model: Annotated[str, Field(min_length=1, description="Name of the model.")] = "gpt-4.1-mini"
 
 
+class GateSection(_Section):
+    """Limits of the gate through which anything is acted on."""
+
+    max_changes_per_day: Annotated[Whole, Field(ge=0, le=1000, description="Changes in any 24 h of event time.")] = 4
+    waiting_s: Annotated[
+        Whole, Field(ge=60, le=31 * 86_400, description="How long a proposal waits for a person, s of event time.")
+    ] = 86_400
+    maintenance: Annotated[
+        tuple[str, ...],
+        Field(description="When changes may be made, UTC, as `Mon-Fri 01:00-05:00`; always when there is none."),
+    ] = ()
+    certify: Annotated[
+        Literal["needed", "always"],
+        Field(description="Whether certificates are written where they can matter, or for advice too."),
+    ] = "needed"
+
+
 class ResultsSettings(_Section):
     """Series of the windows gone by, for `opendt timeseries`."""
 
@@ -202,6 +220,11 @@ class Settings(BaseSettings):
         Whole, Field(ge=0, le=1000, description="Sampled futures behind a blind forecast's band; 0 leaves them out.")
     ] = 8
     seed: Annotated[Whole, Field(ge=0, le=2**63 - 1, description="Of all randomness.")] = 0
+    optimizers: Annotated[
+        tuple[str, ...],
+        Field(description="Who proposes changes: `rules`, `search`, `llm`, or names of installed plug-ins."),
+    ] = ("rules",)
+    gate: GateSection = GateSection()
     openai: OpenAISettings = OpenAISettings()
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Field(description="Least level that is logged.")

@@ -375,14 +375,23 @@ class LiveTwin:
         series, results = simulation.take_series(), simulation.take_results()
         if series["class_hosts"].shape[1] != len(self._groups):
             place = self._places(simulation)
-            for name in ("basis", "class_hosts"):
-                folded = np.zeros((len(series[name]), len(self._groups), *series[name].shape[2:]))
-                for ours, column in zip(place, np.moveaxis(series[name], 1, 0), strict=False):
-                    folded[:, ours] += column
-                series[name] = folded
+            series |= {name: self._folded(series[name], place) for name in ("basis", "class_hosts")}
         parts.series.append(series)
         parts.results.append(results)
         return results
+
+    def fold(self, load: Load, simulation: Simulation) -> Load:
+        """Give the load of a fork in our host classes: hosts that were added to a group have a class of their own there."""
+        if load.hosts_up.shape[1] == len(self._groups):
+            return load
+        place = self._places(simulation)
+        return Load(load.time_ms, self._folded(load.features, place), self._folded(load.hosts_up, place))
+
+    def _folded(self, column: NDArray[np.float64], place: list[int]) -> NDArray[np.float64]:
+        folded = np.zeros((len(column), len(self._groups), *column.shape[2:]))
+        for ours, theirs in zip(place, np.moveaxis(column, 1, 0), strict=False):
+            folded[:, ours] += theirs
+        return folded
 
     def _widened(self, series: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         missing = len(self._groups) - series["class_hosts"].shape[1]

@@ -1,0 +1,333 @@
+"""From a present to decisions: optimisers and people propose, simulations certify, the gate decides.
+
+Every optimiser is asked in every window. What several propose is ordered by the simulated score; only the best can be applied or wait
+for a person. A certificate costs hundreds of simulated hours, so it is written where it can matter: when the mode, the environment
+and trust allow more than advice, or always, by setting.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from opendt.model.change import Change
+from opendt.model.errors import InputError, shown
+from opendt.model.mode import Mode, rank
+from opendt.model.proposal import Proposal
+from opendt.optimization.base import Context
+from opendt.optimization.certify import Certifier
+from opendt.optimization.effect import simulate_effect
+from opendt.optimization.rule_based import RuleBasedOptimizer
+from opendt.orchestrator.gate import Decision, Gate, GateSettings
+from opendt.twin.patch import patched
+from opendt.twin.posterior import draw_curves
+from opendt.verification.trust import TrustKeeper
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from opendt.model.certificate import Certificate
+    from opendt.model.proposal import SimulatedEffect
+    from opendt.model.slo import Slo
+    from opendt.model.topology import Topology
+    from opendt.optimization.base import Optimizer
+    from opendt.twin.calibrate import PowerCalibrator
+    from opendt.twin.futures import FutureSampler
+    from opendt.twin.live import Present
+    from opendt.twin.metrics import WindowMetrics
+    from opendt.verification.trust import TrustChange
+    from opendt.verification.verdict import Verdict
+
+__all__ = ["Candidate", "DecisionSettings", "Decisions", "Requests", "human_proposal"]
+
+_CURVES: Final = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionSettings:
+    """Settings of decisions.
+
+    Parameters
+    ----------
+    environment : {"replay", "shadow", "live"}
+        What there is to act on.
+    mode : Mode
+        The most that may be done.
+    certify_always : bool
+        Whether advice is certified too.
+    gate : GateSettings
+        Limits of pace and time.
+    seed : int
+        Of the futures behind certificates.
+    """
+
+    environment: str = "replay"
+    mode: Mode = "approve"
+    certify_always: bool = False
+    gate: GateSettings = field(default_factory=GateSettings)
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """What people asked for in a window.
+
+    Attributes
+    ----------
+    proposals : tuple of Proposal
+        Theirs.
+    accepted, rejected : tuple of str
+        Ids of proposals that wait.
+    recorded : tuple of Proposal, optional
+        What was proposed in this window when it was derived before: whoever would not say the same again is not asked again.
+    """
+
+    proposals: tuple[Proposal, ...] = ()
+    accepted: tuple[str, ...] = ()
+    rejected: tuple[str, ...] = ()
+    recorded: tuple[Proposal, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A proposal with what became of it in a window.
+
+    Attributes
+    ----------
+    proposal : Proposal
+        What was proposed, now or earlier.
+    effect : SimulatedEffect, optional
+        What it does within the horizon with demands as they are; None where the system cannot be changed so.
+    certificate : Certificate, optional
+        Written in this window.
+    decision : Decision
+        Of this window.
+    topology : Topology, optional
+        What the system is to become, where the decision applies it.
+    """
+
+    proposal: Proposal
+    effect: SimulatedEffect | None
+    certificate: Certificate | None
+    decision: Decision
+    topology: Topology | None = None
+
+
+class Decisions:
+    """Keeps optimisers, certificates, trust and the gate together; all its state is its own and can be pickled.
+
+    Parameters
+    ----------
+    topology : Topology
+        As the system is.
+    slo : Slo
+        Objectives.
+    horizon_ms : int
+        How far a proposal's effect is simulated, ms.
+    settings : DecisionSettings, optional
+        Of decisions.
+    optimizers : sequence of Optimizer, optional
+        The rules unless given.
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        slo: Slo,
+        horizon_ms: int,
+        settings: DecisionSettings | None = None,
+        optimizers: Sequence[Optimizer] | None = None,
+    ) -> None:
+        self.settings = settings or DecisionSettings()
+        self.topology = topology
+        self.mode: Mode = self.settings.mode
+        self.optimizers = list(optimizers or (RuleBasedOptimizer(),))
+        self.gate = Gate(self.settings.environment, self.settings.gate)
+        self.trust = TrustKeeper(self.mode, most_power_w=_most_power_w(topology))
+        self._horizon_ms = horizon_ms
+        self._certifier = Certifier(slo, topology, seed=self.settings.seed)
+
+    @property
+    def level(self) -> Mode:
+        """What may be done now."""
+        return self.gate.level(self.mode, self.trust.level)
+
+    def watch(
+        self, end_ms: int, verdicts: Iterable[Verdict], measured_w: Sequence[float], expected_w: Sequence[float]
+    ) -> TrustChange | None:
+        """Let trust follow accuracy; tells when that changes what may be done."""
+        self.trust.mode = self.mode
+        return self.trust.observe(end_ms, verdicts, measured_w, expected_w)
+
+    def decide(
+        self,
+        present: Present,
+        metrics: WindowMetrics,
+        slo: Slo,
+        futures: FutureSampler,
+        calibrator: PowerCalibrator,
+        requests: Requests,
+        *,
+        now_ms: int,
+        is_moving: bool,
+    ) -> tuple[Candidate, ...]:
+        """Decide on what is proposed now and on what people accepted or rejected.
+
+        Parameters
+        ----------
+        present : Present
+            The system as it is taken to be.
+        metrics : WindowMetrics
+            The window that has closed.
+        slo : Slo
+            Objectives.
+        futures, calibrator
+            What certificates draw futures and prices from.
+        requests : Requests
+            Of people.
+        now_ms : int
+            End of the window, ms since the epoch.
+        is_moving : bool
+            Whether another topology takes effect at this moment: then nothing is changed on top of it.
+        """
+        self._certifier.slo = slo
+        self._certifier.alpha = 0.001 if self.level == "auto" else 0.05
+        found: list[Candidate] = []
+        found += [Candidate(proposal, None, None, decision) for proposal, decision in self.gate.expire(now_ms)]
+        for proposal_id in requests.rejected:
+            waiting = self.gate.waiting.get(proposal_id)
+            decision = self.gate.reject(proposal_id, now_ms)
+            if waiting is not None:
+                found.append(Candidate(waiting[0], None, None, decision))
+        for proposal_id in requests.accepted:
+            found += self._accept(proposal_id, present, slo, futures, calibrator, now_ms, is_moving=is_moving)
+        context = Context.of(present.simulation, slo, metrics)
+        proposals = [*self._proposed(context, requests), *requests.proposals]
+        effects = [(proposal, self._effect(present, proposal, slo)) for proposal in proposals]
+        effects.sort(key=lambda pair: (_score(pair[1]), pair[0].id))
+        taken = is_moving or any(one.decision.verdict == "applied" for one in found)
+        for proposal, effect in effects:
+            candidate = self._candidate(proposal, effect, present, futures, calibrator, now_ms, taken=taken)
+            taken |= candidate.decision.verdict in ("applied", "waiting")
+            found.append(candidate)
+        return tuple(found)
+
+    def _proposed(self, context: Context, requests: Requests) -> list[Proposal]:
+        proposals = []
+        for optimizer in self.optimizers:
+            if requests.recorded is not None and not getattr(optimizer, "is_deterministic", True):
+                source = getattr(optimizer, "source", "llm")
+                proposals += [one for one in requests.recorded if one.source == source]
+                continue
+            proposal = optimizer.propose(context)
+            if proposal is not None:
+                proposals.append(proposal)
+        return proposals
+
+    def _effect(self, present: Present, proposal: Proposal, slo: Slo) -> SimulatedEffect | None:
+        try:
+            return simulate_effect(present.simulation, proposal, self._horizon_ms, slo)
+        except InputError:
+            return None  # certification names what is wrong with it
+
+    def _candidate(
+        self,
+        proposal: Proposal,
+        effect: SimulatedEffect | None,
+        present: Present,
+        futures: FutureSampler,
+        calibrator: PowerCalibrator,
+        now_ms: int,
+        *,
+        taken: bool,
+    ) -> Candidate:
+        if taken:
+            reason = "another change takes effect at this moment, or is better"
+            return Candidate(proposal, effect, None, self._say(proposal, now_ms, reason))
+        may_act = rank(self.level) > rank("advise")
+        certificate = None
+        if effect is None or may_act or self.settings.certify_always:
+            certificate = self._certify(proposal, present, futures, calibrator)
+        if certificate is None and not may_act:
+            reason = f"{self.level} is the most that may be done here now"
+            return Candidate(proposal, effect, None, self._say(proposal, now_ms, reason))
+        decision = self.gate.decide(proposal, certificate, mode=self.mode, trust=self.trust.level, now_ms=now_ms)
+        return self._carried_out(Candidate(proposal, effect, certificate, decision), present)
+
+    def _accept(
+        self,
+        proposal_id: str,
+        present: Present,
+        slo: Slo,
+        futures: FutureSampler,
+        calibrator: PowerCalibrator,
+        now_ms: int,
+        *,
+        is_moving: bool,
+    ) -> list[Candidate]:
+        waiting = self.gate.waiting.get(proposal_id)
+        if waiting is None:
+            return []
+        proposal = waiting[0]
+        effect = self._effect(present, proposal, slo)
+        if is_moving:
+            return [Candidate(proposal, effect, None, self._say(proposal, now_ms, "another topology takes effect now"))]
+        certificate = self._certify(proposal, present, futures, calibrator)
+        decision = self.gate.accept(proposal_id, certificate, mode=self.mode, trust=self.trust.level, now_ms=now_ms)
+        return [self._carried_out(Candidate(proposal, effect, certificate, decision), present)]
+
+    def _certify(
+        self, proposal: Proposal, present: Present, futures: FutureSampler, calibrator: PowerCalibrator
+    ) -> Certificate:
+        simulation = present.simulation
+        curves = draw_curves(calibrator, simulation, _CURVES, self.settings.seed, purpose="certificate")
+        certificate, _ = self._certifier.certify(proposal, simulation, futures.model(simulation.now_ms), curves)
+        return certificate
+
+    def _carried_out(self, candidate: Candidate, present: Present) -> Candidate:
+        """Find the topology that an applied change leads to; what no file can say is not applied."""
+        if candidate.decision.verdict != "applied":
+            return candidate
+        try:
+            topology = patched(self.topology, candidate.proposal.changes, present.simulation)
+        except InputError as error:
+            return replace(candidate, decision=replace(candidate.decision, verdict="refused", reason=str(error)))
+        return replace(candidate, topology=topology)
+
+    def _say(self, proposal: Proposal, now_ms: int, reason: str) -> Decision:
+        return Decision(proposal_id=proposal.id, time_ms=now_ms, verdict="advised", by="gate", reason=reason)
+
+
+def human_proposal(patch: Any, time_ms: int) -> Proposal:
+    """Make a proposal of what a person wrote: ``{"changes": [...], "reason": "..."}``.
+
+    Raises
+    ------
+    InputError
+        When it is none; names the key.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    if not isinstance(patch, dict) or not isinstance(patch.get("changes"), list) or not patch["changes"]:
+        raise InputError("changes", shown(patch), "an object with a list of changes", "See docs/guides/decide.md.")
+    try:
+        changes = TypeAdapter(tuple[Change, ...]).validate_python(patch["changes"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"changes.{place}", shown(first.get("input")), first["msg"]) from None
+    return Proposal.of("human", time_ms, "human", str(patch.get("reason") or "by hand"), changes)
+
+
+def _score(effect: SimulatedEffect | None) -> float:
+    return float("inf") if effect is None or effect.score.changed is None else effect.score.changed
+
+
+def _most_power_w(topology: Topology) -> float:
+    """Power that no reading can exceed: all hosts at full load, and a quarter for what else hangs on the meter, W."""
+    full_w = sum(
+        group.count * max(group.power_model.watts_at(u / 20) for u in range(21))
+        for cluster in topology.clusters
+        for group in cluster.hosts
+    )
+    return 1.25 * full_w

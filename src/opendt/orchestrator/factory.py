@@ -1,0 +1,79 @@
+"""What differs between environments, made of the settings in one place: what may be acted on, who proposes, what acts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from opendt.orchestrator.actuator import TopologyFileActuator
+from opendt.orchestrator.decisions import DecisionSettings
+from opendt.orchestrator.environment import without_carbon
+from opendt.orchestrator.gate import GateSettings, MaintenanceWindow
+
+if TYPE_CHECKING:
+    from opendt.model.topology import Topology
+    from opendt.optimization.base import Optimizer
+    from opendt.orchestrator.settings_model import DatacenterSettings, Settings
+
+__all__ = ["decision_settings", "make_actuator", "make_optimizers"]
+
+
+def decision_settings(settings: Settings) -> DecisionSettings:
+    """Settings of decisions.
+
+    Raises
+    ------
+    ModelError
+        When a maintenance window is none.
+    """
+    gate = settings.gate
+    return DecisionSettings(
+        environment=settings.environment,
+        mode=settings.mode,
+        certify_always=gate.certify == "always",
+        gate=GateSettings(
+            max_changes_per_day=gate.max_changes_per_day,
+            waiting_ms=gate.waiting_s * 1000,
+            maintenance=tuple(MaintenanceWindow.parse(text) for text in gate.maintenance),
+        ),
+        seed=settings.seed,
+    )
+
+
+def make_optimizers(settings: Settings, topology: Topology, datacenter: str) -> list[Optimizer]:
+    """Optimisers of the settings, in their order.
+
+    Raises
+    ------
+    ModelError
+        When one of them is not known.
+    """
+    bare = without_carbon(topology)
+    return [_make(name, settings, bare, datacenter) for name in settings.optimizers]
+
+
+def make_actuator(settings: Settings, datacenter: DatacenterSettings) -> TopologyFileActuator | None:
+    """What acts: the topology file of a live system; nothing on what was recorded or is only watched."""
+    if settings.environment != "live" or datacenter.topology is None:
+        return None
+    return TopologyFileActuator(datacenter.topology)
+
+
+def _make(name: str, settings: Settings, topology: Topology, datacenter: str) -> Optimizer:
+    from opendt.optimization.plugins import load_optimizer
+
+    if name == "llm":
+        from opendt.optimization.llm import LLM, LlmSettings
+
+        key = settings.openai.api_key
+        return LLM(
+            LlmSettings(model=settings.openai.model),
+            api_key="" if key is None else key.get_secret_value(),
+            base_url=settings.openai.base_url,
+            topology=topology,
+            history_path=settings.state_dir / "llm" / f"{datacenter}.json",
+        )
+    if name == "search":
+        from opendt.optimization.search_optimizer import SearchOptimizer
+
+        return SearchOptimizer(topology=topology)
+    return load_optimizer(name)
