@@ -41,7 +41,7 @@ FIRST: Final = "0" * 64
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(strict=True, gt=0, lt=1)]
-Objective = Literal["score", "energy", "carbon", "peak_power"]
+Objective = Literal["score", "energy", "carbon", "cost", "peak_power"]
 
 
 class Claim(Model):
@@ -49,7 +49,7 @@ class Claim(Model):
 
     Parameters
     ----------
-    objective : {"score", "energy", "carbon", "peak_power"}
+    objective : {"score", "energy", "carbon", "cost", "peak_power"}
         Of which a gain is claimed; gain = 1 - changed / baseline in the same future. The score is that of
         ``opendt.optimization.scoring``.
     margin_ratio : float

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CertificateInputs", "state_hash"]
 
+_MOST_BYTES: Final = 4 << 30  # of a stranger's file, unpacked
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip file can say, so that equal inputs give equal bytes
 
 
@@ -94,6 +95,8 @@ class CertificateInputs:
         """
         try:
             with zipfile.ZipFile(path) as file:
+                if sum(entry.file_size for entry in file.infolist()) > _MOST_BYTES:
+                    raise ValueError(f"more than {_MOST_BYTES >> 30} GiB when unpacked")
                 parts = {name: file.read(name) for name in file.namelist()}
             futures, curves = _unpacked(parts["futures"]), _unpacked(parts["curves"])
             groups = tuple(json.loads(curves.pop("groups").tobytes()))

@@ -21,7 +21,7 @@ import numpy as np
 from opendt.model.certificate import Distribution, Evidence
 from opendt.model.errors import InputError
 from opendt.optimization.eprocess import MeanTest, window_test
-from opendt.optimization.scoring import check_slo, score
+from opendt.optimization.scoring import check_slo, score, window_cost
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,7 +101,7 @@ def pair_futures(
     differences = {name: np.array([_difference(*pair, name) for pair in pairs]) for name in _QUANTITIES}
     differences["score"] = np.array([after.total - before.total for before, after in scores])
     return PairedFutures(
-        gain=np.array([_gain(claim, *pair, *both) for pair, both in zip(pairs, scores, strict=True)]),
+        gain=np.array([_gain(claim, slo, pair, both) for pair, both in zip(pairs, scores, strict=True)]),
         put_off=_put_off(outcomes),
         slos=tuple(_slo_pairs([(before[k], after[k]) for before, after in statuses]) for k in targets),
         differences=differences,
@@ -155,15 +155,23 @@ def _put_off(outcomes: Outcomes) -> NDArray[np.float64]:
     return np.where(sampled, 1.0 - ratio, np.inf)
 
 
-def _gain(claim: Claim, before: WindowMetrics, after: WindowMetrics, score_b: Score, score_c: Score) -> float:
+def _gain(claim: Claim, slo: Slo, pair: tuple[WindowMetrics, WindowMetrics], scores: tuple[Score, Score]) -> float:
     if claim.objective == "score":
-        one, other = _comparable(score_b, score_c)
+        before, after = _comparable(*scores)
     else:
-        name = _RATIOS[claim.objective]
-        one, other = getattr(before, name), getattr(after, name)
-        if one is None or other is None:
+        known = [_measured(claim, slo, metrics) for metrics in pair]
+        if known[0] is None or known[1] is None:
             return -math.inf
-    return 1.0 - other / one if one > 0 else 0.0
+        before, after = known[0], known[1]
+    return 1.0 - after / before if before > 0 else 0.0
+
+
+def _measured(claim: Claim, slo: Slo, metrics: WindowMetrics) -> float | None:
+    """The objective of one future, where it is not the score; money has a price only where objectives name one."""
+    if claim.objective == "cost":
+        return None if slo.cost is None else window_cost(slo.cost, metrics)
+    value: float | None = getattr(metrics, _RATIOS[claim.objective])
+    return value
 
 
 def _comparable(before: Score, after: Score) -> tuple[float, float]:

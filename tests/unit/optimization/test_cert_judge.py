@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from opendt.model.certificate import Claim
-from opendt.model.slo import EnergyTarget, RuntimeTargets, Slo, SlowdownTarget, UtilizationBand
+from opendt.model.slo import CostTarget, EnergyTarget, RuntimeTargets, Slo, SlowdownTarget, UtilizationBand
 from opendt.optimization.certify import judge_pairs
 from opendt.optimization.eprocess import STAKES
 from opendt.optimization.paired_futures import PairedFutures, SloPairs, backtest, pair_futures, quantiles
@@ -156,6 +156,13 @@ def test_what_becomes_unknown_counts_as_lost():
 def test_a_quantity_that_is_not_known_shows_no_gain():
     found = pair_futures(Table([(window(), window())]), (), SLO, Claim(objective="peak_power"))
     assert found.gain.tolist() == [-math.inf]
+
+
+def test_money_is_an_objective_where_it_has_a_price():
+    slo = SLO.model_copy(update={"cost": CostTarget(target_cost=4.0, currency="EUR", price_per_kwh=0.5)})
+    pair = (window(energy_kwh=8.0), window(energy_kwh=6.0))
+    assert pair_futures(Table([pair]), (), slo, Claim(objective="cost")).gain == pytest.approx([0.25])
+    assert pair_futures(Table([pair]), (), SLO, Claim(objective="cost")).gain.tolist() == [-math.inf]
 
 
 def test_quantiles_are_of_what_is_known():

@@ -175,6 +175,13 @@ def test_purposes_rounds_moments_and_seeds_share_no_draw() -> None:
     assert stream(**base).bytes(32) in words  # type: ignore[arg-type]
 
 
+def test_forecasts_draw_what_they_always_drew() -> None:
+    """Blind forecasts of a recorded week stay what they were: their stream is the plain key of seed, moment and number."""
+    for number in (0, 7):
+        plain = np.random.Generator(np.random.Philox(key=[3, 302_400_000 * 4096 + number]))
+        assert stream("forecast", 3, 302_400_000, number).bytes(64) == plain.bytes(64)
+
+
 @pytest.mark.parametrize(("number", "seed"), [(MOST_FUTURES, 0), (-1, 0), (0, -1), (0, 2**64)])
 def test_a_stream_out_of_range_is_refused(number: int, seed: int) -> None:
     """Beyond the range keys would be those of another moment."""
