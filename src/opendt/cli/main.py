@@ -46,6 +46,8 @@ SUMMARIES: Final = {
     "certificate": "Show certificates and check them.",
     "replay": "Send a recorded datacenter as messages, at any speed.",
     "deadletter": "List messages that were refused, and send them again.",
+    "optimize": "Say which configuration would have met the objectives in a record, and what it costs.",
+    "plan-capacity": "Say how few hosts a recorded demand needs.",
 }
 EXIT_CODES: Final = {
     EXIT_DONE: "done",
