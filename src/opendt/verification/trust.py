@@ -4,7 +4,7 @@ Each window brings readings of power and verdicts on forecasts whose time is ove
 
 1. *readings*: a window is bad when half of its readings are missing or impossible, or have not moved for `still_windows`;
 2. *errors*: a verdict of the quick kind (``window``) is bad when its error exceeds `quick_error_ratio`, or when readings scatter
-   around it `scatter_factor` times as much as they use to and the bands do not cover that;
+   around it several times as much as they use to and the band does not cover that;
 3. *budgets*: error, bias, coverage and skill against persistence of each kind of forecast, over a stretch of verdicts.
 
 `bad_limit` bad ones of the last `bad_of` of the first or of the second, or a budget that is left, and autonomy steps down one
@@ -228,9 +228,10 @@ class TrustKeeper:
         scatter = verdict.error_ratio - abs(verdict.bias_ratio or 0.0)
         enough = len(self._scatter) >= _LEAST_SCATTERS
         usual = math.fsum(self._scatter) / len(self._scatter) if enough else math.inf
-        covered = verdict.coverage_ratio is None or verdict.coverage_ratio > settings.scatter_coverage_ratio
-        if scatter > max(settings.scatter_ratio, settings.scatter_factor * usual) and not covered:
-            return f"scatter {scatter:.1%}, usually {usual:.1%}, and outside of the bands"
+        covered = 1.0 if verdict.coverage_ratio is None else verdict.coverage_ratio
+        outside = any(scatter > factor * usual and covered <= share for factor, share in settings.scatter_limits)
+        if scatter > settings.scatter_ratio and outside:
+            return f"scatter {scatter:.1%}, usually {usual:.1%}, and {1 - covered:.0%} outside of the band"
         self._scatter.append(scatter)
         return None
 

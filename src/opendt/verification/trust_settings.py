@@ -43,10 +43,12 @@ class TrustSettings:
         Kind of forecast with a verdict for every window.
     quick_error_ratio : float
         Error of a single quick verdict from which it is bad.
-    scatter_factor, scatter_ratio, scatter_coverage_ratio : float
+    scatter_limits : tuple of (float, float)
         A quick verdict is bad as well when its scatter (error less bias either way: what is not common to its readings) is above
-        `scatter_factor` times the mean of the last `scatter_verdicts` and above `scatter_ratio`, and its band covered no more
-        than `scatter_coverage_ratio`: noise that bands expect is no fault.
+        a multiple of the mean of the last `scatter_verdicts`, and its band covered no more than a share of its readings: noise
+        that bands expect is no fault. Pairs of multiple and share, of which one must hold.
+    scatter_ratio : float
+        Scatter below which it never counts.
     scatter_verdicts : int
         Verdicts that are remembered for that; a day of them.
     silent_windows : int
@@ -66,9 +68,8 @@ class TrustSettings:
     still_ratio: float = 0.0005
     quick_kind: str = "window"
     quick_error_ratio: float = 0.10
-    scatter_factor: float = 4.0
+    scatter_limits: tuple[tuple[float, float], ...] = ((4.0, 0.6), (10.0, 0.8))
     scatter_ratio: float = 0.005
-    scatter_coverage_ratio: float = 0.5
     scatter_verdicts: int = 288
     silent_windows: int = 24
     good_windows: int = 36
@@ -91,6 +92,10 @@ class TrustSettings:
         for name in ("missing_ratio", "recovery_ratio"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"trust setting {name} is {getattr(self, name)}, expected above 0 and at most 1")
-        for name in ("still_ratio", "quick_error_ratio", "scatter_factor", "scatter_ratio", "scatter_coverage_ratio"):
+        for name in ("still_ratio", "quick_error_ratio", "scatter_ratio"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"trust setting {name} is {getattr(self, name)}, expected a number of at least 0")
+        if any(not (factor >= 1 and 0 <= covered <= 1) for factor, covered in self.scatter_limits):
+            raise ValueError(
+                f"trust setting scatter_limits is {self.scatter_limits}, expected pairs of a multiple of at least 1 and a share"
+            )

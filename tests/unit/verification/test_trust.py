@@ -127,17 +127,25 @@ def test_forecasts_that_are_far_off_step_down_at_the_third():
     assert change.reason == "3 of the last 6 forecasts were far off: error 50%, allowed 10%"
 
 
-def test_noise_beyond_the_usual_and_the_bands_steps_down():
+@pytest.mark.parametrize(
+    ("noisy", "words"),
+    [
+        (verdict(0.05, bias=0.01, coverage=0.6), "4.0%, usually 0.5%, and 40%"),  # eight times as much, many outside
+        (verdict(0.07, bias=0.01, coverage=0.8), "6.0%, usually 0.5%, and 20%"),  # twelve times as much, some outside
+    ],
+)
+def test_noise_beyond_the_usual_and_the_bands_steps_down(noisy, words):
     plant = Plant()
     plant.windows(20, None, verdict(0.006, bias=0.001))  # scatter 0.5 %
-    noisy = verdict(0.05, bias=0.01, coverage=0.3)  # 4 %, eight times as much
-    assert len(plant.windows(3, None, noisy)) == 1
+    (change,) = plant.windows(3, None, noisy)
+    assert change.reason == f"3 of the last 6 forecasts were far off: scatter {words} outside of the band"
 
 
 @pytest.mark.parametrize(
     "harmless",
     [
-        verdict(0.05, bias=0.01, coverage=0.9),  # the bands expected it
+        verdict(0.07, bias=0.01, coverage=0.9),  # the bands expected it
+        verdict(0.05, bias=0.01, coverage=0.7),  # eight times the usual, and mostly expected
         verdict(0.025, bias=0.006, coverage=0.3),  # not four times the usual
         verdict(0.05, bias=0.049, coverage=0.0),  # an offset, not noise: the budgets' matter
     ],
@@ -285,6 +293,8 @@ def test_a_state_that_is_none_is_refused_and_nothing_is_changed(wrong, place):
         {"missing_ratio": 0.0},
         {"recovery_ratio": 1.5},
         {"quick_error_ratio": math.nan},
+        {"scatter_limits": ((0.5, 0.5),)},
+        {"scatter_limits": ((4.0, 1.5),)},
     ],
 )
 def test_settings_that_make_no_sense_are_refused(wrong):
