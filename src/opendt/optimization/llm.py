@@ -200,6 +200,10 @@ class LLM:
     Pickles without its key; give the restored one a ``service`` with the key again.
     """
 
+    is_deterministic: Final = False
+    """A model says something else each time: what it said is kept, and it is not asked again for the same window."""
+    source: Final = "llm"
+
     def __init__(
         self,
         settings: LlmSettings | None = None,

@@ -24,7 +24,7 @@ from opendt.orchestrator.cycle import Settings as CycleSettings
 from opendt.orchestrator.decisions import Requests, human_proposal
 from opendt.orchestrator.environment import with_carbon, with_carbon_of
 from opendt.orchestrator.events import EventBus
-from opendt.orchestrator.factory import decision_settings, make_actuator, make_optimizers
+from opendt.orchestrator.factory import decision_settings, make_actuator, make_optimizers, reconnect
 from opendt.orchestrator.intake import window_of
 from opendt.orchestrator.plan_of_versions import DECIDED, VersionPlan, slo_plan, topology_plan
 from opendt.orchestrator.records import entry_of, events_of, proposals_of, result_of, topology_of
@@ -38,6 +38,7 @@ from opendt.telemetry.deadletter import encode_dead_letter
 from opendt.telemetry.messages import DEAD_LETTERS, PROPOSALS, RESULTS, SIM_TOPOLOGY, encode
 from opendt.telemetry.source import Partition
 from opendt.telemetry.windows import WindowAssembler
+from opendt.verification.ledger_rows import EventRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -62,6 +63,8 @@ ACCEPT: Final = "proposal.accept"
 REJECT: Final = "proposal.reject"
 REQUESTS: Final = frozenset({PROPOSE, ACCEPT, REJECT})
 """Keys of ``sys.config`` by which people take part in decisions."""
+
+_EXCHANGE: Final = "llm_exchange"
 
 T = TypeVar("T", bound=Model)
 
@@ -240,6 +243,7 @@ class OpenDTOrchestrator:
         for reason in reasons:
             self.bus.publish(events.SnapshotRebuilt(datacenter=self.datacenter, reason=reason))
         self.cycle = snapshot.state["cycle"]
+        reconnect(self.cycle.decisions.optimizers, self.settings)
         self.assembler.restore(snapshot.state["assembler"])
         self.topology = self._topologies.value_at(snapshot.index + 1)
         self.slo = self._slos.value_at(snapshot.index + 1)
@@ -293,6 +297,7 @@ class OpenDTOrchestrator:
             cycle,
             topology_version=self._topologies.number_at(closed.index),
             slo_version=self._slos.number_at(closed.index),
+            extra_events=self._exchanges(closed, cycle),
         )
         is_new = self.ledger.record_window(entry)
         self._apply_versions(closed, cycle)
@@ -384,6 +389,14 @@ class OpenDTOrchestrator:
             entry = next(self.ledger.entries(self.datacenter, closed.index, closed.index)).entry
             recorded = tuple(_proposal_of(document) for document in entry.proposals)
         return Requests(tuple(proposals), tuple(accepted), tuple(rejected), recorded)
+
+    def _exchanges(self, closed: WindowInput, cycle: Cycle) -> list[EventRow]:
+        """What language models were asked and answered in this window: now, or when it was derived before."""
+        said = cycle.decisions.take_exchanges()
+        if closed.index <= self._progress.recorded:
+            entry = next(self.ledger.entries(self.datacenter, closed.index, closed.index)).entry
+            return [event for event in entry.events if event.kind == _EXCHANGE]
+        return [EventRow(_EXCHANGE, closed.end_ms, content) for content in said]
 
     def _apply_versions(self, closed: WindowInput, cycle: Cycle) -> None:
         """Let what is in force from the next window on take effect."""

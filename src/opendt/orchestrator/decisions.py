@@ -210,7 +210,28 @@ class Decisions:
             candidate = self._candidate(proposal, effect, present, futures, calibrator, now_ms, taken=taken)
             taken |= candidate.decision.verdict in ("applied", "waiting")
             found.append(candidate)
+        self._tell_proposers(found)
         return tuple(found)
+
+    def _tell_proposers(self, found: Iterable[Candidate]) -> None:
+        """Let those who learn from refusals know what became of their proposals."""
+        for optimizer in self.optimizers:
+            note = getattr(optimizer, "note_certificate", None)
+            if note is None:
+                continue
+            for one in found:
+                if one.certificate is not None:
+                    reasons = "; ".join(reason.text for reason in one.certificate.reasons)
+                    note(one.proposal.id, one.certificate.is_certified, reasons)
+
+    def take_exchanges(self) -> list[dict[str, Any]]:
+        """Take what was asked of language models and what they answered since the last time, as plain data."""
+        return [
+            exchange.to_dict()
+            for optimizer in self.optimizers
+            if hasattr(optimizer, "take_exchanges")
+            for exchange in optimizer.take_exchanges()
+        ]
 
     def _proposed(self, context: Context, requests: Requests) -> list[Proposal]:
         proposals = []

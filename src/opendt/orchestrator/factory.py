@@ -10,11 +10,13 @@ from opendt.orchestrator.environment import without_carbon
 from opendt.orchestrator.gate import GateSettings, MaintenanceWindow
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from opendt.model.topology import Topology
     from opendt.optimization.base import Optimizer
     from opendt.orchestrator.settings_model import DatacenterSettings, Settings
 
-__all__ = ["decision_settings", "make_actuator", "make_optimizers"]
+__all__ = ["decision_settings", "make_actuator", "make_optimizers", "reconnect"]
 
 
 def decision_settings(settings: Settings) -> DecisionSettings:
@@ -56,6 +58,19 @@ def make_actuator(settings: Settings, datacenter: DatacenterSettings) -> Topolog
     if settings.environment != "live" or datacenter.topology is None:
         return None
     return TopologyFileActuator(datacenter.topology)
+
+
+def reconnect(optimizers: Sequence[Optimizer], settings: Settings) -> None:
+    """Give restored optimisers what no snapshot holds: the key of the language model."""
+    for optimizer in optimizers:
+        if getattr(optimizer, "source", "") == "llm":
+            from opendt.optimization.llm import LLM, OpenAIService
+
+            assert isinstance(optimizer, LLM)
+            key = settings.openai.api_key
+            secret = "" if key is None else key.get_secret_value()
+            limit = optimizer.settings.max_reply_bytes
+            optimizer.service = OpenAIService(secret, settings.openai.base_url, max_reply_bytes=limit)
 
 
 def _make(name: str, settings: Settings, topology: Topology, datacenter: str) -> Optimizer:
