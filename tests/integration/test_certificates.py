@@ -37,7 +37,7 @@ from opendt.optimization.certify import Certifier, judge_pairs, verify_certifica
 from opendt.optimization.paired_futures import pair_futures
 from opendt.twin.calibrate import PowerCalibrator
 from opendt.twin.live import host_classes
-from opendt.twin.posterior import draw_curves
+from opendt.twin.posterior import CurveDraws, draw_curves
 from opendt.twin.settings import FAMILY
 from tests.command import opendt
 from tests.unit.optimization.cert_plant import EDGE, HOUR_MS, NODE, SLO, TOPOLOGY, plant, proposal
@@ -328,7 +328,9 @@ def test_noisy_nulls_on_real_forks_are_not_certified():
 def test_asking_again_draws_other_futures_and_spends_alpha():
     """A re-submission is a new question on new futures; it never sees those of the first."""
     simulation, futures = at(1, 25)
-    certifier = Certifier(SLO, TOPOLOGY, claim=CLAIM.model_copy(update={"margin_ratio": 0.19, "range_ratio": 0.2}), seed=11)
+    certifier = Certifier(
+        SLO, TOPOLOGY, claim=CLAIM.model_copy(update={"margin_ratio": 0.19, "range_ratio": 0.2}), seed=11
+    )
     asked = proposal(RemoveHosts(hosts=NODES, count=3))
     one, other = (certifier.certify(asked, simulation, futures)[0] for _ in range(2))
     assert (one.decision, other.decision) == ("refused", "refused")
@@ -357,6 +359,29 @@ def test_work_put_off_is_not_saved():
     assert gain.mean > 2 * CLAIM.margin_ratio
     assert not certificate.is_certified
     assert any("work" in reason.code or reason.code == "beyond_range" for reason in certificate.reasons)
+
+
+def test_swapping_hosts_for_equal_ones_saves_nothing():
+    """The twin has learned that hosts take more than their datasheet says; new ones of the kind are priced as the old ones are."""
+    simulation, futures = at(1, 25)
+    utilization = np.array([[0.0, 1.0], [0.0, 1.0]])
+    watts = np.array([[[120.0, 360.0], [40.0, 120.0]]])  # nodes: half as much again
+    curves = CurveDraws(("node", "edge"), utilization, watts)
+    assert simulation.hosts()["tasks"].tolist()[15:20] == [0] * 5
+    idle = NamedHosts(names=tuple(f"node-{number}" for number in range(14, 19)))
+    swap = proposal(RemoveHosts(hosts=idle), more(5))
+    certificate, inputs = Certifier(SLO, TOPOLOGY, claim=CLAIM).certify(swap, simulation, futures, curves)
+    energy = next(one for one in certificate.distributions if one.name == "energy_kwh")
+    # By their datasheet the five would save 0.2 kWh at rest; what is left is where tasks are placed, another order of hosts.
+    assert abs(energy.mean) < 0.02
+    assert dict(energy.quantiles)[0.5] == pytest.approx(0.0, abs=1e-6)
+    assert not certificate.is_certified
+    assert verify_certificate(certificate, inputs) == ()
+    plain, _ = Certifier(SLO, TOPOLOGY, claim=CLAIM).certify(
+        proposal(RemoveHosts(hosts=idle)), simulation, futures, curves
+    )
+    saved = next(one for one in plain.distributions if one.name == "energy_kwh")
+    assert saved.mean == pytest.approx(-5 * 0.12, rel=0.01)
 
 
 def test_too_little_known_is_refused_by_name():

@@ -31,6 +31,7 @@ from opendt.optimization.bounds import Limits, check_proposal
 from opendt.optimization.certificate_inputs import CertificateInputs
 from opendt.optimization.eprocess import AlphaSpending, MeanTest, e_process
 from opendt.optimization.paired_futures import pair_futures
+from opendt.twin.posterior import priced_changes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -162,7 +163,8 @@ def certify(inputs: CertificateInputs, place: Place) -> Certificate:
         curves=inputs.curves,
     )
     try:
-        pairs = pair_futures(scenarios, inputs.proposal.changes, inputs.slo, claim)
+        changes = priced_changes(inputs.proposal.changes, inputs.present, inputs.installed, inputs.curves)
+        pairs = pair_futures(scenarios, changes, inputs.slo, claim)
     except InputError as error:
         return _issued(inputs, place, (Reason(code="refused", text=str(error)),))
     judgement = judge_pairs(pairs, claim, place.spending.level)

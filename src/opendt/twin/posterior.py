@@ -12,19 +12,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from opendt.model.change import GroupHosts, SetPowerModel
+from opendt.model.change import AddHosts, GroupHosts, NamedHosts, SetPowerModel
 from opendt.model.power import CurvePower
 from opendt.twin.futures import stream
 from opendt.twin.scenarios import changes_json
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from opendt.engine.simulation import Simulation
+    from opendt.model.change import Change
+    from opendt.model.topology import HostGroup, Topology
     from opendt.twin.calibrate import PowerCalibrator
     from opendt.twin.futures import Purpose
 
-__all__ = ["CurveDraws", "draw_curves"]
+__all__ = ["CurveDraws", "draw_curves", "priced_changes"]
 
 _CURVES = 1
 
@@ -103,6 +107,48 @@ def draw_curves(
         drawn.deviation[:] = calibrator.deviation[member] + roots[member] @ rng.standard_normal(len(roots[member]))
         watts[number] = [drawn.curve(name)[1] for name in names]
     return CurveDraws(names, knots, watts)
+
+
+def priced_changes(
+    changes: Sequence[Change], present: Simulation, installed: Topology, curves: CurveDraws | None
+) -> tuple[Change, ...]:
+    """Give new hosts of an installed kind the curve that was learned of that kind: the mean of the draws.
+
+    Their datasheet would make them cheaper or dearer than the hosts beside them, and swapping a host for an equal one a saving.
+    Hosts of other kinds keep their datasheet, since nothing was learned of them.
+
+    Raises
+    ------
+    EngineError
+        When the changes cannot be applied.
+    """
+    added = [change for change in changes if isinstance(change, AddHosts)]
+    if not added or curves is None:
+        return tuple(changes)
+    trial = present.fork(with_basis=False)
+    before = len(trial.hosts()["name"])
+    trial.apply(*changes)
+    names = iter(trial.hosts()["name"][before:])  # the engine adds them in order, and forgets none
+    learned = {
+        _kind(group): curves.groups.index(group.name)
+        for cluster in installed.clusters
+        for group in cluster.hosts
+        if group.name in curves.groups
+    }
+    prices: list[Change] = []
+    for change in added:
+        own = tuple(next(names) for _ in range(change.group.count))
+        index = learned.get(_kind(change.group))
+        if index is not None:
+            knots, watts = curves.utilization[index], curves.power_w[:, index].mean(axis=0)
+            curve = CurvePower(utilization=tuple(knots.tolist()), power_w=tuple(watts.tolist()))
+            prices.append(SetPowerModel(hosts=NamedHosts(names=own), power_model=curve))
+    return (*changes, *prices)
+
+
+def _kind(group: HostGroup) -> str:
+    """What makes two groups the same hardware."""
+    return group.model_copy(update={"name": "any", "count": 1}).model_dump_json()
 
 
 def _root(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
