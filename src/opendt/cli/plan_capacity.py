@@ -44,7 +44,7 @@ def command(
     """Say how few hosts the demand of DIR needs under the objectives of FILE.
 
     Every number of hosts in the answer was simulated with the whole record. Numbers around it and a spread of others are, too, and
-    those that contradict "more hosts, better service" are named. Exit code 1 when even the most hosts do not meet the objectives.
+    those that contradict "more hosts, better service" are named. Exit code 1 when no number of hosts meets the objectives.
     """
     from opendt.model.slo import read_slo
 
@@ -79,8 +79,11 @@ def _plan(recorded: Recorded, slo: Slo, max_ratio: float, begin: Any) -> Capacit
 def _words(plan: CapacityPlan) -> str:
     if plan.fewest is None:
         breached: list[str] = [part.name for part in plan.nearest.score.parts if part.violation > 0] or ["work lost"]
-        hosts = plan.trials[-1].words
-        return f"no number of hosts up to {hosts} meets the objectives ({', '.join(breached)} at the nearest); --max-ratio allows more"
+        tried = f"{len(plan.trials)} numbers of hosts, up to {plan.trials[-1].metrics.hosts_up}"
+        return (
+            f"none of {tried}, meets all objectives; nearest is {plan.nearest.words}, with {', '.join(breached)} missed. "
+            "--max-ratio allows more hosts"
+        )
     odd = [trial.words for trial in plan.exceptions]
     lucky = f"; fewer meet them by chance: {'; '.join(odd)}" if odd else ""
     return f"fewest that meet all objectives: {plan.fewest.words}{lucky}"

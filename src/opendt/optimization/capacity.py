@@ -28,6 +28,7 @@ _INNER: Final = 5
 _AROUND: Final = 4
 _SPREAD: Final = 6
 _ROUNDS: Final = 4
+_SCAN: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class CapacityPlan:
     Attributes
     ----------
     fewest : Trial or None
-        The configuration with the fewest hosts; None when even the most hosts do not meet the objectives.
+        The configuration with the fewest hosts; None when no number of hosts that was simulated meets the objectives.
     baseline : Trial
         The present.
     trials : tuple of Trial
@@ -69,14 +70,7 @@ def plan_capacity(trials: Trials, on_batch: Callable[[int], None] | None = None)
     planner = _Planner(trials, on_batch)
     genes = [index for index, gene in enumerate(space.genes) if gene.kind == "hosts"]
     genes.sort(key=lambda index: -_waste(space, space.genes[index]))
-    point = space.now
-    planner.simulate([point])
-    if not trials[point].meets:  # from above, or nothing that is found on the way down would hold
-        full = list(point)
-        for index in genes:
-            full[index] = len(space.genes[index].levels) - 1
-        point = space.legal(full)
-        planner.simulate([point])
+    point = planner.start(genes)
     exceptions: dict[Point, None] = {}
     met = trials[point].meets
     for _ in range(_ROUNDS if met else 0):
@@ -107,6 +101,35 @@ class _Planner:
         self._trials.run(points)
         if self._on_batch is not None and len(self._trials) > before:
             self._on_batch(len(self._trials))
+
+    def start(self, genes: list[int]) -> Point:
+        """A point that meets the objectives: the present, or the most hosts of an even scan that do; else what comes nearest.
+
+        An objective for energy is breached by too many hosts as one for waits is by too few, so neither end need meet both.
+        """
+        space = self._trials.space
+        self.simulate([space.now])
+        if self._trials[space.now].meets:
+            return space.now
+        shares = [number / _SCAN for number in range(_SCAN, -1, -1)]
+        for _ in range(_ROUNDS):
+            scanned = [self._scaled(genes, share) for share in shares]
+            self.simulate(scanned)
+            meeting = [point for point in scanned if self._trials[point].meets]
+            if meeting:
+                return meeting[0]
+            nearest = min(range(len(scanned)), key=lambda index: self._trials[scanned[index]].rank)
+            high, low = shares[max(nearest - 1, 0)], shares[min(nearest + 1, len(shares) - 1)]
+            shares = np.linspace(high, low, _SCAN + 1).tolist()
+        return min(self._trials.all(), key=lambda trial: trial.rank).point
+
+    def _scaled(self, genes: list[int], share: float) -> Point:
+        """A share of the most hosts in every group."""
+        space = self._trials.space
+        levels: list[float] = list(space.now)
+        for index in genes:
+            levels[index] = share * (len(space.genes[index].levels) - 1)
+        return space.legal(levels)
 
     def fewest_of(self, point: Point, gene: int) -> tuple[Point, list[Point]]:
         """Reduce one gene of a point that meets the objectives; also gives the points below that meet them out of order."""
