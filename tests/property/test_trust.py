@@ -79,7 +79,7 @@ def plant_of(seed, noise, share):
     return Plant(seed, noise, share * noise)
 
 
-plants = st.builds(plant_of, st.integers(0, 2**32 - 1), st.floats(0.002, 0.02), st.floats(0.0, 1.0))
+plants = st.builds(plant_of, st.integers(0, 2**32 - 1), st.floats(0.004, 0.02), st.floats(0.0, 1.0))
 
 
 @given(plants)

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from opendt.optimization.base import Context, GroupState, Optimizer, SystemState, TaskLoad
+    from opendt.optimization.budgets import BudgetBook, BudgetStatus
     from opendt.optimization.effect import effect_of, simulate_effect
     from opendt.optimization.rule_based import RuleBasedOptimizer, rule_based_optimization
     from opendt.optimization.rules import RuleSettings
-    from opendt.optimization.scoring import Score, SloStatus, check_slo, score
+    from opendt.optimization.scoring import Score, SloStatus, check_slo, score, window_cost
 
 __all__ = [
+    "BudgetBook",
+    "BudgetStatus",
     "Context",
     "GroupState",
     "Optimizer",
@@ -30,14 +33,16 @@ __all__ = [
     "rule_based_optimization",
     "score",
     "simulate_effect",
+    "window_cost",
 ]
 
 _NAMES: Final = {
     "base": "Context GroupState Optimizer SystemState TaskLoad",
+    "budgets": "BudgetBook BudgetStatus",
     "effect": "effect_of simulate_effect",
     "rule_based": "RuleBasedOptimizer rule_based_optimization",
     "rules": "RuleSettings",
-    "scoring": "Score SloStatus check_slo score",
+    "scoring": "Score SloStatus check_slo score window_cost",
 }
 _HOMES: Final = {name: home for home, names in _NAMES.items() for name in names.split()}
 

@@ -18,8 +18,9 @@ cool-down is over.
 
 **Several host groups.** Cores and frequency are changed in each group alike, relative to its own, so that the mix of hosts that
 tasks were placed for stays as it is. Hosts are taken away first where an idle core costs the most power, ties in the order of
-definition; idle ones of all groups before busy ones of any. One host that the largest present task fits always stays. Busy hosts
-are never emptied by force: they finish what they run and take nothing new.
+definition; idle ones of all groups before busy ones of any. Every task in the system keeps a host that it fits, and whoever
+would be placed now still is, by cores, memory, accelerators and all else that the scheduler looks at (`opendt.optimization.room`).
+Busy hosts are never emptied by force: they finish what they run and take nothing new.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import pytest
 from hypothesis import given
@@ -193,6 +194,7 @@ def test_a_restart_goes_on_equally(before, after):
     for wait_s in before:
         feed.window(wait_s)
     again.book.restore(json.loads(json.dumps(feed.book.state())))
+    assert pickle.loads(pickle.dumps(feed.book)).state() == again.book.state()
     again.end_ms = feed.end_ms
     for wait_s in after:
         assert again.window(wait_s) == feed.window(wait_s)

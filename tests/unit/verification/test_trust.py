@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 
 import pytest
 
@@ -253,12 +254,16 @@ def test_a_window_that_is_seen_again_changes_nothing():
     assert plant.keeper.state() == before
 
 
-def test_a_restart_goes_on_equally():
+@pytest.mark.parametrize("way", ["json", "pickle"])
+def test_a_restart_goes_on_equally(way):
     plant = Plant(settings={"budgets": {"window": BUDGET, "hour": BUDGET}})
     plant.windows(15, None, verdict(0.006), verdict(0.02, kind="hour", rival=None))
     plant.windows(4, DEAD, NOTHING)
-    again = TrustKeeper("auto", plant.keeper.settings)
-    again.restore(json.loads(json.dumps(plant.keeper.state())))
+    if way == "pickle":
+        again = pickle.loads(pickle.dumps(plant.keeper))
+    else:
+        again = TrustKeeper("auto", plant.keeper.settings)
+        again.restore(json.loads(json.dumps(plant.keeper.state())))
     assert again.state() == plant.keeper.state()
     for end_ms in range(plant.now_ms + WINDOW_MS, plant.now_ms + 20 * WINDOW_MS, WINDOW_MS):
         readings = DEAD if end_ms % 7 else [float(end_ms)] * 10
