@@ -23,9 +23,7 @@ In this order, each with a named reason (`Reason.code`):
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 from pydantic import Field, ValidationError
 
@@ -47,6 +45,7 @@ from opendt.model.change import (
 from opendt.model.errors import OpenDTError, shown
 from opendt.model.proposal import Proposal
 from opendt.model.topology import HostGroup
+from opendt.optimization.bounds_plant import IN_SERVICE, Plant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,7 +69,6 @@ ACTIONS: Final = (
 """Changes that somebody can carry out. The others tell the model what the world did (a failure, a new power curve, work)."""
 
 _MOST_BYTES: Final = 1_000_000
-_IN_SERVICE: Final = ("up", "failed", "draining")
 
 
 class Limits(Model):
@@ -148,7 +146,7 @@ def check_proposal(
     if len(proposal.changes) > limits.max_changes:
         text = f"{len(proposal.changes)} changes, expected at most {limits.max_changes}"
         return (Reason(code="too_many_changes", text=text),)
-    plant = _Plant.of(present, installed)
+    plant = Plant.of(present, installed)
     reasons = []
     for number, change in enumerate(proposal.changes):
         first = next(_problems(change, plant, limits), None)
@@ -162,67 +160,11 @@ def check_proposal(
         trial.apply(ConserveWork(), *proposal.changes)
     except OpenDTError as error:
         return (Reason(code="refused", text=str(error)),)
-    after = _Plant.of(trial, installed)
+    after = Plant.of(trial, installed)
     return tuple(Reason(code=code, text=text) for code, text in _effects(proposal, plant, after, limits))
 
 
-@dataclass(frozen=True, slots=True)
-class _Plant:
-    """Hosts and tasks at a moment, as columns, with what is installed."""
-
-    hosts: dict[str, Any]
-    tasks: dict[str, Any]
-    numbers: dict[str, int]
-    groups: dict[tuple[str, str], HostGroup]
-    clusters: frozenset[str]
-
-    @classmethod
-    def of(cls, simulation: Simulation, installed: Topology) -> _Plant:
-        hosts = simulation.hosts()
-        hosts = {name: column if isinstance(column, list) else column.tolist() for name, column in hosts.items()}
-        tasks = simulation.tasks()
-        return cls(
-            hosts=hosts,
-            tasks={name: tasks[name] if name == "state" else tasks[name].tolist() for name in _TASK_COLUMNS},
-            numbers={name: number for number, name in enumerate(hosts["name"])},
-            groups={(cluster.name, group.name): group for cluster in installed.clusters for group in cluster.hosts},
-            clusters=frozenset(cluster.name for cluster in installed.clusters),
-        )
-
-    def in_service(self) -> list[int]:
-        return [number for number, status in enumerate(self.hosts["status"]) if status in _IN_SERVICE]
-
-    def up(self) -> list[int]:
-        return [number for number, status in enumerate(self.hosts["status"]) if status == "up"]
-
-    def selected(self, hosts: Hosts) -> list[int]:
-        """Hosts in service that a selector of known names means."""
-        if isinstance(hosts, NamedHosts):
-            return [self.numbers[name] for name in hosts.names]
-        column, name = "name", None
-        if isinstance(hosts, ClusterHosts):
-            column, name = "cluster", hosts.cluster
-        elif isinstance(hosts, GroupHosts):
-            column, name = "group", hosts.group
-        values = self.hosts[column]
-        return [number for number in self.in_service() if name is None or values[number] == name]
-
-    def kind(self, number: int) -> HostGroup | None:
-        return self.groups.get((self.hosts["cluster"][number], self.hosts["group"][number]))
-
-    def asked_cores(self) -> Counter[int]:
-        """Cores that running tasks asked for, by host."""
-        asked: Counter[int] = Counter()
-        for host, cores in zip(self.tasks["host"], self.tasks["cpu_count"], strict=True):
-            if host >= 0:
-                asked[host] += cores
-        return asked
-
-
-_TASK_COLUMNS: Final = ("state", "host", "cpu_count", "cpu_mhz")
-
-
-def _problems(change: Change, plant: _Plant, limits: Limits) -> Iterator[tuple[str, str]]:
+def _problems(change: Change, plant: Plant, limits: Limits) -> Iterator[tuple[str, str]]:
     """What is wrong with one change by itself."""
     if change.type not in limits.allowed:
         yield "not_allowed", f"expected one of {', '.join(limits.allowed)}"
@@ -250,14 +192,14 @@ def _within(value: float, low: float, high: float, name: str) -> Iterator[tuple[
         yield "out_of_bounds", f"{name} is {value:g}, expected {low:g} to {high:g}"
 
 
-def _cluster_problems(cluster: str, plant: _Plant, limits: Limits) -> Iterator[tuple[str, str]]:
+def _cluster_problems(cluster: str, plant: Plant, limits: Limits) -> Iterator[tuple[str, str]]:
     if cluster not in plant.clusters:
         yield "unknown", f"there is no cluster {shown(cluster)}, expected one of {', '.join(sorted(plant.clusters))}"
     elif cluster in limits.protected_clusters:
         yield "protected", f"cluster {cluster} may not be touched"
 
 
-def _selector_problems(hosts: Hosts, plant: _Plant, limits: Limits) -> Iterator[tuple[str, str]]:
+def _selector_problems(hosts: Hosts, plant: Plant, limits: Limits) -> Iterator[tuple[str, str]]:
     stranger = next(_strangers(hosts, plant), None)
     if stranger is not None:
         yield stranger
@@ -275,7 +217,7 @@ def _selector_problems(hosts: Hosts, plant: _Plant, limits: Limits) -> Iterator[
                 yield "protected", f"{column.replace('name', 'host')} {name} may not be touched"
 
 
-def _strangers(hosts: Hosts, plant: _Plant) -> Iterator[tuple[str, str]]:
+def _strangers(hosts: Hosts, plant: Plant) -> Iterator[tuple[str, str]]:
     """Names that mean nothing here."""
     if isinstance(hosts, ClusterHosts) and hosts.cluster not in plant.clusters:
         yield (
@@ -289,13 +231,13 @@ def _strangers(hosts: Hosts, plant: _Plant) -> Iterator[tuple[str, str]]:
         for name in hosts.names:
             if name not in plant.numbers:
                 yield "unknown", f"there is no host {shown(name)}"
-            elif plant.hosts["status"][plant.numbers[name]] not in _IN_SERVICE:
+            elif plant.hosts["status"][plant.numbers[name]] not in IN_SERVICE:
                 yield "out_of_service", f"host {name} is {plant.hosts['status'][plant.numbers[name]]}"
         if len(set(hosts.names)) != len(hosts.names):
             yield "out_of_bounds", "a host is named twice"
 
 
-def _new_hosts(change: AddHosts, plant: _Plant, limits: Limits) -> Iterator[tuple[str, str]]:
+def _new_hosts(change: AddHosts, plant: Plant, limits: Limits) -> Iterator[tuple[str, str]]:
     group = change.group
     if group.count == 0:
         yield "empty", "no host is added"
@@ -309,7 +251,7 @@ def _new_hosts(change: AddHosts, plant: _Plant, limits: Limits) -> Iterator[tupl
         yield "unknown_hardware", f"{found}: neither installed nor in the catalogue in all its values"
 
 
-def _removal(change: RemoveHosts, plant: _Plant) -> Iterator[tuple[str, str]]:
+def _removal(change: RemoveHosts, plant: Plant) -> Iterator[tuple[str, str]]:
     if change.count is None:
         return
     # The engine takes hosts that are up when it is told a number.
@@ -320,7 +262,7 @@ def _removal(change: RemoveHosts, plant: _Plant) -> Iterator[tuple[str, str]]:
         yield "out_of_bounds", f"count is {change.count}, and {there} such hosts are up"
 
 
-def _resize(change: ResizeHosts, plant: _Plant, limits: Limits) -> Iterator[tuple[str, str]]:
+def _resize(change: ResizeHosts, plant: Plant, limits: Limits) -> Iterator[tuple[str, str]]:
     if change.core_count is None and change.core_speed_mhz is None and change.memory_mib is None:
         yield "empty", "neither cores nor frequency nor memory are changed"
     known = (*plant.groups.values(), *limits.catalogue)
@@ -341,7 +283,7 @@ def _resize(change: ResizeHosts, plant: _Plant, limits: Limits) -> Iterator[tupl
             yield from _within(change.memory_mib, 1, most, "memory_mib")
 
 
-def _cap(change: SetPowerCap, plant: _Plant) -> Iterator[tuple[str, str]]:
+def _cap(change: SetPowerCap, plant: Plant) -> Iterator[tuple[str, str]]:
     """A cap below what the hosts take at rest cannot be kept by any throttling."""
     if change.max_power_w is None:
         return
@@ -355,7 +297,7 @@ def _cap(change: SetPowerCap, plant: _Plant) -> Iterator[tuple[str, str]]:
 # -- what all changes do together --------------------------------------------------------------------------------------
 
 
-def _effects(proposal: Proposal, before: _Plant, after: _Plant, limits: Limits) -> Iterator[tuple[str, str]]:
+def _effects(proposal: Proposal, before: Plant, after: Plant, limits: Limits) -> Iterator[tuple[str, str]]:
     yield from _diff(before, after, limits)
     yield from _own_bounds(proposal, before, after)
     for cluster in sorted({before.hosts["cluster"][number] for number in before.up()}):
@@ -365,7 +307,7 @@ def _effects(proposal: Proposal, before: _Plant, after: _Plant, limits: Limits) 
     yield from _capacity(before, after)
 
 
-def _diff(before: _Plant, after: _Plant, limits: Limits) -> Iterator[tuple[str, str]]:
+def _diff(before: Plant, after: Plant, limits: Limits) -> Iterator[tuple[str, str]]:
     served = before.in_service()
     total = max(len(served), 1)
     status = after.hosts["status"]
@@ -383,7 +325,7 @@ def _diff(before: _Plant, after: _Plant, limits: Limits) -> Iterator[tuple[str, 
             yield "diff_limit", text
 
 
-def _own_bounds(proposal: Proposal, before: _Plant, after: _Plant) -> Iterator[tuple[str, str]]:
+def _own_bounds(proposal: Proposal, before: Plant, after: Plant) -> Iterator[tuple[str, str]]:
     bounds, hosts = proposal.bounds, after.hosts
     up = after.up()
     least = before.hosts
@@ -408,7 +350,7 @@ def _own_bounds(proposal: Proposal, before: _Plant, after: _Plant) -> Iterator[t
             yield "own_bounds", f"{name} would be {max(values):g}, and the proposal says at most {high:g}"
 
 
-def _fits(before: _Plant, after: _Plant) -> Iterator[tuple[str, str]]:
+def _fits(before: Plant, after: Plant) -> Iterator[tuple[str, str]]:
     cores = after.hosts["core_count"]
     before_cores, asked_before = before.hosts["core_count"], before.asked_cores()
     for host, asked in sorted(after.asked_cores().items()):
@@ -425,7 +367,7 @@ def _fits(before: _Plant, after: _Plant) -> Iterator[tuple[str, str]]:
         yield "does_not_fit", f"a task asked for {largest} cores, and the largest host would have {room}"
 
 
-def _capacity(before: _Plant, after: _Plant) -> Iterator[tuple[str, str]]:
+def _capacity(before: Plant, after: Plant) -> Iterator[tuple[str, str]]:
     running = [host >= 0 for host in before.tasks["host"]]
     needs = {
         "core_count": sum(n for n, runs in zip(before.tasks["cpu_count"], running, strict=True) if runs),
