@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import zipfile
 from functools import cache
 
 import numpy as np
@@ -28,6 +29,7 @@ from opendt.model.change import (
     SetRemainingWork,
     ThrottleHosts,
 )
+from opendt.model.errors import FormatError
 from opendt.model.power import ConstantPower, LinearPower
 from opendt.model.proposal import Proposal
 from opendt.model.slo import EnergyTarget
@@ -390,6 +392,35 @@ def test_too_little_known_is_refused_by_name():
     certificate, _ = Certifier(SLO, TOPOLOGY).certify(proposal(RemoveHosts(count=1)), simulation, empty)
     assert [reason.code for reason in certificate.reasons] == ["futures_unknown"]
     assert not certificate.simulated
+
+
+def test_damaged_inputs_are_refused_or_give_another_result(issued, tmp_path):
+    """Bytes changed in the file, and in its parts behind a fitting checksum: one kind of error, or it does not verify."""
+    certificate, inputs = issued[1]
+    whole, file = tmp_path / "whole.inputs", tmp_path / "damaged.inputs"
+    inputs.write(whole)
+    data = whole.read_bytes()
+    with zipfile.ZipFile(whole) as opened:
+        parts = {name: opened.read(name) for name in opened.namelist()}
+    rng = np.random.default_rng(30)
+    verified = 0
+    for attempt in range(150):
+        name = str(rng.choice(list(parts)))
+        damaged = bytearray(data if attempt % 3 == 0 else parts[name])
+        for place in rng.integers(0, len(damaged), 3):
+            damaged[place] ^= int(rng.integers(1, 256))
+        if attempt % 3 == 0:
+            file.write_bytes(damaged if attempt % 2 else data[: int(rng.integers(len(data)))])
+        else:
+            with zipfile.ZipFile(file, "w") as written:
+                for part, content in (parts | {name: bytes(damaged)}).items():
+                    written.writestr(part, content)
+        try:
+            again = CertificateInputs.read(file)
+        except FormatError:
+            continue
+        verified += not verify_certificate(certificate, again)
+    assert verified < 15  # only where what changed means nothing: padding, times of files
 
 
 def test_the_command_shows_and_verifies(issued, tmp_path):

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -28,6 +29,18 @@ if TYPE_CHECKING:
 __all__ = ["CertificateInputs", "state_hash"]
 
 _MOST_BYTES: Final = 4 << 30  # of a stranger's file, unpacked
+_DAMAGED: Final = (
+    OSError,
+    EOFError,
+    OpenDTError,
+    ValueError,
+    KeyError,
+    TypeError,
+    RuntimeError,  # encrypted, or of a version to come
+    SyntaxError,  # the head of an array
+    zipfile.BadZipFile,
+    zlib.error,
+)
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip file can say, so that equal inputs give equal bytes
 
 
@@ -110,7 +123,7 @@ class CertificateInputs:
                 limits=Limits.model_validate_json(parts["limits"]),
                 claim=Claim.model_validate_json(parts["claim"]),
             )
-        except (OSError, zipfile.BadZipFile, OpenDTError, ValueError, KeyError, TypeError) as error:
+        except _DAMAGED as error:
             raise FormatError(path, "", f"{type(error).__name__}: {error}", "the inputs of a certificate") from error
 
 
