@@ -19,6 +19,7 @@ from opendt.model.base import Model
 from opendt.model.errors import InputError, LedgerError, shown
 from opendt.model.proposal import Proposal
 from opendt.orchestrator import event_types as events
+from opendt.orchestrator.actuator import is_same
 from opendt.orchestrator.buffer import SimulationResultsBuffer, WindowSeries, series_columns
 from opendt.orchestrator.cycle import Cycle, Turn
 from opendt.orchestrator.cycle import Settings as CycleSettings
@@ -33,7 +34,7 @@ from opendt.orchestrator.settings_model import Mode
 from opendt.orchestrator.slo import default_slo, slo_file
 from opendt.orchestrator.snapshots import SnapshotStore
 from opendt.orchestrator.state import LiveState
-from opendt.orchestrator.topology import topology_file
+from opendt.orchestrator.topology import read_topology_version, topology_file
 from opendt.orchestrator.versions import FileWatchers, VersionedFile
 from opendt.telemetry.deadletter import encode_dead_letter
 from opendt.telemetry.messages import DEAD_LETTERS, PROPOSALS, RESULTS, SIM_TOPOLOGY, encode
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from opendt.model.slo import Slo
     from opendt.model.topology import Topology
     from opendt.orchestrator.settings_model import DatacenterSettings, Settings
+    from opendt.orchestrator.version_store import VersionStore
     from opendt.telemetry.source import Record, Sink
     from opendt.telemetry.windows import SettingChange, WindowInput
     from opendt.verification.ledger import Ledger
@@ -134,13 +136,15 @@ class OpenDTOrchestrator:
         self.topology: Topology | None = None
         self.mode: Mode = settings.mode
         self._told_topology: int | None = None
-        self._actuator = make_actuator(settings, self.config)
         self._watchers = watchers or FileWatchers()
         self._stack = ExitStack()
         self._progress = _Progress()
         self._topology_file = topology_file(
             self.config.topology, settings.state_dir, self.datacenter, on_event=self.bus.publish
         )
+        self._actuator = make_actuator(settings, self.config, self._topology_file.store)
+        self._unwritten: tuple[Topology, Topology] | None = None  # what the file is to say, and what it said before
+        self._told_trouble = ""
         self._slo_file = slo_file(
             self.config.slo, settings.state_dir, self.datacenter, window_s=settings.window_s, on_event=self.bus.publish
         )
@@ -219,8 +223,14 @@ class OpenDTOrchestrator:
     def load_initial_topology(self) -> Topology | None:
         """Give the topology to begin with: the first version that was recorded, else that of the file, else None."""
         found = self._topology_file.load_initial()
-        self._topologies.load(None if found is None else found.value, "" if found is None else _name(found.origin))
+        value, origin = (None, "") if found is None else (found.value, _name(found.origin))
+        self._unwritten = self._topologies.load(value, origin, self._was_in_file)
         return self._topologies.first
+
+    def _was_in_file(self, topology: Topology) -> bool:
+        """Whether the file has said this at some time."""
+        store = self._topology_file.store
+        return any(is_same(_backup(store, number, self.config.topology), topology) for number in store.numbers())
 
     def load_initial_slo(self) -> Slo | None:
         """Give the objectives to begin with: the first version that was recorded, else those of the file, else None."""
@@ -300,7 +310,6 @@ class OpenDTOrchestrator:
         requests = self._requests(closed)
         is_moving = self._topologies.value_from(closed.index + 1) is not None and not self._is_decided(closed.index + 1)
         turn = cycle.turn(window_of(closed, TICK_MS), requests, is_moving=is_moving)
-        self._plan_decided(closed, turn)
         entry = entry_of(
             closed,
             turn,
@@ -310,6 +319,8 @@ class OpenDTOrchestrator:
             extra_events=self._exchanges(closed, cycle),
         )
         is_new = self.ledger.record_window(entry)
+        # Only now: what is decided again after a kill is what the ledger holds, whoever proposed it.
+        self._plan_decided(closed, turn)
         self._apply_versions(closed, cycle)
         self._take_settings(closed)
         self._progress.index = closed.index
@@ -360,8 +371,8 @@ class OpenDTOrchestrator:
     def _plan_versions(self, closed: WindowInput) -> None:
         """Settle what is in force from the next window on, before anything of this one is recorded."""
         index = closed.index + 1
-        if index <= self._progress.recorded or self.cycle is None:
-            return  # the ledger knows
+        if closed.index <= self._progress.recorded or self.cycle is None:
+            return  # the ledger knows; an edit that came after this window was recorded is for the next
         if closed.topology is not None:
             self._topology_file.offer(orjson.dumps(closed.topology.topology), "dc.topology")
         _plan(self._topologies, self._topology_file, index)
@@ -372,9 +383,11 @@ class OpenDTOrchestrator:
         if closed.index + 1 <= self._progress.recorded:
             return  # the ledger knows
         for one in turn.candidates:
-            if one.topology is not None and self.topology is not None:
+            source = f"{DECIDED}{one.proposal.id}"
+            is_new = self._topologies.source_from(closed.index + 1) != source
+            if is_new and one.topology is not None and self.topology is not None:
                 topology = with_carbon_of(one.topology, self.topology)
-                self._topologies.plan(closed.index + 1, topology, f"{DECIDED}{one.proposal.id}")
+                self._topologies.plan(closed.index + 1, topology, source)
 
     def _is_decided(self, index: int) -> bool:
         """Whether the version that a window begins with was decided here: when derived again it is decided again."""
@@ -386,10 +399,12 @@ class OpenDTOrchestrator:
         accepted: list[str] = []
         rejected: list[str] = []
         for change in closed.settings:
-            if change.key == ACCEPT:
-                accepted.append(str(change.value))
-            elif change.key == REJECT:
-                rejected.append(str(change.value))
+            if change.key in (ACCEPT, REJECT):
+                if not self._is_waiting(str(change.value)):
+                    reason = f"found {shown(change.value)}, expected the id of a proposal that waits for a person"
+                    self._refuse_setting(change, reason)
+                    continue
+                (accepted if change.key == ACCEPT else rejected).append(str(change.value))
             elif change.key == PROPOSE:
                 try:
                     proposals.append(human_proposal(change.value, closed.end_ms - closed.origin_ms))
@@ -400,6 +415,9 @@ class OpenDTOrchestrator:
             entry = next(self.ledger.entries(self.datacenter, closed.index, closed.index)).entry
             recorded = tuple(_proposal_of(document) for document in entry.proposals)
         return Requests(tuple(proposals), tuple(accepted), tuple(rejected), recorded)
+
+    def _is_waiting(self, proposal_id: str) -> bool:
+        return self.cycle is not None and proposal_id in self.cycle.decisions.gate.waiting
 
     def _exchanges(self, closed: WindowInput, cycle: Cycle) -> list[EventRow]:
         """What language models were asked and answered in this window: now, or when it was derived before."""
@@ -417,17 +435,17 @@ class OpenDTOrchestrator:
             self.slo = cycle.slo = slo
         topology = self._topologies.value_from(index)
         if topology is None or self.topology is None:
+            self._act()
             return
+        before = self.topology
         try:
             cycle.change(
                 closed.end_ms - closed.origin_ms, self._with_carbon(self.topology), self._with_carbon(topology)
             )
             self.topology = topology
-            if self._actuator is not None and self._is_decided(index) and index > self._progress.recorded:
-                self._actuator.apply(topology)
-        except OSError as error:
-            reason = f"{self.config.topology}: {error}; the twin has taken it, the file has not"
-            self.bus.publish(events.ResultsTrouble(datacenter=self.datacenter, reason=reason))
+            is_to_act = self._is_decided(index) and index > self._progress.recorded
+            self._unwritten = (topology, before) if is_to_act else None
+            self._act()
         except InputError as error:
             self.bus.publish(
                 events.TopologyRefused(
@@ -437,6 +455,23 @@ class OpenDTOrchestrator:
                     version=self._topologies.number_at(closed.index),
                 )
             )
+
+    def _act(self) -> None:
+        """Let the topology file say what was decided; what cannot be written now is tried again with every window."""
+        if self._actuator is None or self._unwritten is None:
+            return
+        topology, before = self._unwritten
+        trouble = ""
+        try:
+            if not self._actuator.apply(topology, before):
+                trouble = "it was edited meanwhile and is left as it is; the edit takes effect with the next window"
+            self._unwritten = None
+        except OSError as error:
+            trouble = f"{error}; the twin has taken what was decided, the file has not, and it is tried again"
+        if trouble and trouble != self._told_trouble:
+            reason = f"{self.config.topology}: {trouble}"
+            self.bus.publish(events.ActuatorTrouble(datacenter=self.datacenter, reason=reason))
+        self._told_trouble = trouble
 
     def _take_settings(self, closed: WindowInput) -> None:
         """Take settings that came on ``sys.config``; they hold from the next window on."""
@@ -607,6 +642,14 @@ def _plan(plan: VersionPlan[T], file: VersionedFile[T], index: int) -> None:
 def _proposal_of(document: DocumentRow) -> Proposal:
     content = {name: value for name, value in document.content.items() if name != "simulated_effect"}
     return Proposal.model_validate_json(orjson.dumps(content))
+
+
+def _backup(store: VersionStore, number: int, file: Path | None) -> Topology | None:
+    """Read a backup, unless it no longer validates."""
+    try:
+        return read_topology_version(store, number, file)
+    except InputError:
+        return None
 
 
 def _name(origin: str) -> str:

@@ -7,8 +7,11 @@ and trust allow more than advice, or always, by setting.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from opendt.model.change import Change
 from opendt.model.errors import InputError, shown
@@ -41,6 +44,8 @@ if TYPE_CHECKING:
 __all__ = ["Candidate", "DecisionSettings", "Decisions", "Requests", "human_proposal"]
 
 _CURVES: Final = 32
+_LONGEST_REASON: Final = 2_000
+_Typed = Annotated[Change, Field(discriminator="type")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,16 +199,16 @@ class Decisions:
         self._certifier.alpha = 0.001 if self.level == "auto" else 0.05
         found: list[Candidate] = []
         found += [Candidate(proposal, None, None, decision) for proposal, decision in self.gate.expire(now_ms)]
-        for proposal_id in requests.rejected:
+        for proposal_id in dict.fromkeys(requests.rejected):
             waiting = self.gate.waiting.get(proposal_id)
             decision = self.gate.reject(proposal_id, now_ms)
             if waiting is not None:
                 found.append(Candidate(waiting[0], None, None, decision))
-        for proposal_id in requests.accepted:
+        for proposal_id in dict.fromkeys(requests.accepted):
             found += self._accept(proposal_id, present, slo, futures, calibrator, now_ms, is_moving=is_moving)
         context = Context.of(present.simulation, slo, metrics)
-        proposals = [*self._proposed(context, requests), *requests.proposals]
-        effects = [(proposal, self._effect(present, proposal, slo)) for proposal in proposals]
+        proposals = {one.id: one for one in (*self._proposed(context, requests), *requests.proposals)}
+        effects = [(proposal, self._effect(present, proposal, slo)) for proposal in proposals.values()]
         effects.sort(key=lambda pair: (_score(pair[1]), pair[0].id))
         taken = is_moving or any(one.decision.verdict == "applied" for one in found)
         for proposal, effect in effects:
@@ -266,14 +271,23 @@ class Decisions:
             reason = "another change takes effect at this moment, or is better"
             return Candidate(proposal, effect, None, self._say(proposal, now_ms, reason))
         may_act = rank(self.level) > rank("advise")
+        same = self.gate.same_waiting(proposal) if self.level == "approve" else None
+        if same is not None:
+            return Candidate(proposal, effect, None, self._say(proposal, now_ms, f"{same} waits and says the same"))
         certificate = None
         if effect is None or may_act or self.settings.certify_always:
             certificate = self._certify(proposal, present, futures, calibrator)
         if certificate is None and not may_act:
             reason = f"{self.level} is the most that may be done here now"
             return Candidate(proposal, effect, None, self._say(proposal, now_ms, reason))
+        try:
+            topology = patched(self.topology, proposal.changes, present.simulation) if may_act else None
+        except InputError as error:
+            if certificate is not None and certificate.is_certified:
+                return Candidate(proposal, effect, certificate, self._refuse(proposal, now_ms, error))
+            topology = None  # the gate refuses it for what the certificate says
         decision = self.gate.decide(proposal, certificate, mode=self.mode, trust=self.trust.level, now_ms=now_ms)
-        return self._carried_out(Candidate(proposal, effect, certificate, decision), present)
+        return Candidate(proposal, effect, certificate, decision, topology if decision.is_applied else None)
 
     def _accept(
         self,
@@ -293,9 +307,13 @@ class Decisions:
         effect = self._effect(present, proposal, slo)
         if is_moving:
             return [Candidate(proposal, effect, None, self._say(proposal, now_ms, "another topology takes effect now"))]
+        try:
+            topology = patched(self.topology, proposal.changes, present.simulation)
+        except InputError as error:
+            return [Candidate(proposal, effect, None, self._refuse(proposal, now_ms, error, by="person"))]
         certificate = self._certify(proposal, present, futures, calibrator)
         decision = self.gate.accept(proposal_id, certificate, mode=self.mode, trust=self.trust.level, now_ms=now_ms)
-        return [self._carried_out(Candidate(proposal, effect, certificate, decision), present)]
+        return [Candidate(proposal, effect, certificate, decision, topology if decision.is_applied else None)]
 
     def _certify(
         self, proposal: Proposal, present: Present, futures: FutureSampler, calibrator: PowerCalibrator
@@ -305,18 +323,12 @@ class Decisions:
         certificate, _ = self._certifier.certify(proposal, simulation, futures.model(simulation.now_ms), curves)
         return certificate
 
-    def _carried_out(self, candidate: Candidate, present: Present) -> Candidate:
-        """Find the topology that an applied change leads to; what no file can say is not applied."""
-        if candidate.decision.verdict != "applied":
-            return candidate
-        try:
-            topology = patched(self.topology, candidate.proposal.changes, present.simulation)
-        except InputError as error:
-            return replace(candidate, decision=replace(candidate.decision, verdict="refused", reason=str(error)))
-        return replace(candidate, topology=topology)
-
     def _say(self, proposal: Proposal, now_ms: int, reason: str) -> Decision:
         return Decision(proposal_id=proposal.id, time_ms=now_ms, verdict="advised", by="gate", reason=reason)
+
+    def _refuse(self, proposal: Proposal, now_ms: int, error: InputError, by: str = "gate") -> Decision:
+        """Refuse what no topology file can say: there is nothing to act on it with."""
+        return Decision(proposal_id=proposal.id, time_ms=now_ms, verdict="refused", by=by, reason=str(error))
 
 
 def human_proposal(patch: Any, time_ms: int) -> Proposal:
@@ -327,17 +339,19 @@ def human_proposal(patch: Any, time_ms: int) -> Proposal:
     InputError
         When it is none; names the key.
     """
-    from pydantic import TypeAdapter, ValidationError
-
     if not isinstance(patch, dict) or not isinstance(patch.get("changes"), list) or not patch["changes"]:
         raise InputError("changes", shown(patch), "an object with a list of changes", "See docs/guides/decide.md.")
     try:
-        changes = TypeAdapter(tuple[Change, ...]).validate_python(patch["changes"])
+        # As JSON: in it, lists stand for tuples.
+        changes = TypeAdapter(tuple[_Typed, ...]).validate_json(json.dumps(patch["changes"]))
     except ValidationError as error:
-        first = error.errors()[0]
+        first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"])
         raise InputError(f"changes.{place}", shown(first.get("input")), first["msg"]) from None
-    return Proposal.of("human", time_ms, "human", str(patch.get("reason") or "by hand"), changes)
+    reason = patch.get("reason") or "by hand"
+    if not isinstance(reason, str) or len(reason) > _LONGEST_REASON:
+        raise InputError("reason", shown(reason), f"text of at most {_LONGEST_REASON:,} characters")
+    return Proposal.of("human", time_ms, "human", reason, changes)
 
 
 def _score(effect: SimulatedEffect | None) -> float:

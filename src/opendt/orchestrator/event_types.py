@@ -17,6 +17,7 @@ from opendt.orchestrator.settings_model import SECRET_NAME
 
 __all__ = [
     "EVENT_TYPES",
+    "ActuatorTrouble",
     "CertificateIssued",
     "DeadLetter",
     "Decision",
@@ -455,6 +456,13 @@ class LedgerTrouble(_Trouble):
 
     __slots__ = ()
     sentence = "ledger out of reach: {reason}"
+
+
+class ActuatorTrouble(_Trouble):
+    """What was decided is not in the topology file."""
+
+    __slots__ = ()
+    sentence = "not carried out: {reason}"
 
 
 class ResultsTrouble(_Trouble):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from opendt.model.topology import Topology
     from opendt.optimization.base import Optimizer
     from opendt.orchestrator.settings_model import DatacenterSettings, Settings
+    from opendt.orchestrator.version_store import VersionStore
 
 __all__ = ["decision_settings", "make_actuator", "make_optimizers", "reconnect"]
 
@@ -53,11 +54,13 @@ def make_optimizers(settings: Settings, topology: Topology, datacenter: str) -> 
     return [_make(name, settings, bare, datacenter) for name in settings.optimizers]
 
 
-def make_actuator(settings: Settings, datacenter: DatacenterSettings) -> TopologyFileActuator | None:
+def make_actuator(
+    settings: Settings, datacenter: DatacenterSettings, store: VersionStore
+) -> TopologyFileActuator | None:
     """What acts: the topology file of a live system; nothing on what was recorded or is only watched."""
     if settings.environment != "live" or datacenter.topology is None:
         return None
-    return TopologyFileActuator(datacenter.topology)
+    return TopologyFileActuator(datacenter.topology, store)
 
 
 def reconnect(optimizers: Sequence[Optimizer], settings: Settings) -> None:

@@ -127,6 +127,11 @@ class Decision:
         """A name of its own: a proposal may be decided on several times."""
         return f"{self.proposal_id}@{self.time_ms}"
 
+    @property
+    def is_applied(self) -> bool:
+        """Whether the change is made."""
+        return self.verdict == "applied"
+
 
 class Gate:
     """Decides what happens with proposals.
@@ -173,6 +178,11 @@ class Gate:
             return self.apply(proposal.id, now_ms, by="gate", reason="certified, and changes are made without asking")
         self._wait(proposal, now_ms)
         return self._say(proposal.id, now_ms, "waiting", hindrance or "for a person: opendt proposals accept")
+
+    def same_waiting(self, proposal: Proposal) -> str | None:
+        """Id of a proposal that waits and would change the same, if there is one."""
+        changes = proposal.changes
+        return next((name for name, (one, _) in self.waiting.items() if one.changes == changes), None)
 
     def accept(
         self, proposal_id: str, certificate: Certificate | None, *, mode: Mode, trust: Mode, now_ms: int
@@ -230,6 +240,9 @@ class Gate:
         return None
 
     def _wait(self, proposal: Proposal, now_ms: int) -> None:
+        same = self.same_waiting(proposal)
+        if same is not None:
+            del self.waiting[same]
         self.waiting[proposal.id] = (proposal, now_ms)
         while len(self.waiting) > _MOST_WAITING:
             del self.waiting[next(iter(self.waiting))]

@@ -1,20 +1,25 @@
 """Which version of the topology or the objectives holds from which window on, as the ledger has it.
 
 An edit is recorded, with the first window that it holds for, before the window in which it was noticed is. So a restart that derives
-windows again applies each version where it was applied before, whatever the files hold by now.
+windows again applies each version where it was applied before, whatever the files hold by now. What the gate decided follows from
+its window and is recorded after it.
 """
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar, cast
+
+import orjson
 
 from opendt.model.base import Model
 from opendt.model.slo import Slo
 from opendt.model.topology import Topology
+from opendt.orchestrator.sharing import with_shared_carbon
 from opendt.verification.ledger_rows import VersionRow
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from opendt.verification.ledger import Ledger
 
 __all__ = ["DECIDED", "VersionPlan", "slo_plan", "topology_plan"]
@@ -23,6 +28,14 @@ DECIDED: Final = "decision "
 """How the source of a version begins that the gate decided; its proposal follows."""
 
 T = TypeVar("T", bound=Model)
+
+
+class _Version(NamedTuple):
+    """What is kept of a recorded version beside its value."""
+
+    version: int
+    from_index: int
+    source: str
 
 
 class VersionPlan(Generic[T]):
@@ -45,24 +58,45 @@ class VersionPlan(Generic[T]):
         self._model = model
         self._ledger = ledger
         self._datacenter = datacenter
-        self._rows: list[VersionRow] = []
+        self._rows: list[_Version] = []
         self._values: list[T] = []
         self._edit: tuple[T, str] | None = None
 
-    def load(self, value: T | None, origin: str) -> None:
-        """Read what is recorded; a value that is not the last one recorded is an edit made while nobody looked."""
+    def load(
+        self, value: T | None, origin: str, was_in_file: Callable[[T], bool] = lambda _: False
+    ) -> tuple[T, T] | None:
+        """Read what is recorded; a value that is not the last one recorded is an edit made while nobody looked.
+
+        Parameters
+        ----------
+        value : Topology or Slo, optional
+            What the file says.
+        origin : str
+            Its name.
+        was_in_file : callable
+            Whether the file has said something at some time: then somebody has taken a decision back.
+
+        Returns
+        -------
+        tuple, optional
+            What was decided and what holds before it, when the process ended before the file said so.
+        """
         read = self._ledger.topology_versions if self._kind == "topology" else self._ledger.slo_versions
-        self._rows = [version.row for version in read(self._datacenter)]
-        self._values = [self._model.model_validate_json(json.dumps(row.content)) for row in self._rows]
+        rows = [version.row for version in read(self._datacenter)]
+        self._rows = [_Version(row.version, row.from_index, row.source) for row in rows]
+        self._values = [self._shared(self._model.model_validate_json(orjson.dumps(row.content))) for row in rows]
         if value is None:
-            return
+            return None
         if not self._rows:
             self._record(0, value, origin)
-        elif value != self._values[-1] and not self._is_before_decision(value):
+        elif value != self._values[-1]:
+            if self._is_before_decision(value) and not was_in_file(self._values[-1]):
+                return self._values[-1], value
             self._edit = (value, origin)
+        return None
 
     def _is_before_decision(self, value: T) -> bool:
-        """Whether a value is what a decision changed: the process ended before the file said so."""
+        """Whether a value is what a decision changed."""
         return self._rows[-1].source.startswith(DECIDED) and len(self._values) > 1 and value == self._values[-2]
 
     def begin_with(self, value: T, origin: str) -> T:
@@ -115,8 +149,11 @@ class VersionPlan(Generic[T]):
             self._ledger.record_topology_version(self._datacenter, row)
         else:
             self._ledger.record_slo_version(self._datacenter, row)
-        self._rows.append(row)
-        self._values.append(value)
+        self._rows.append(_Version(row.version, index, origin))
+        self._values.append(self._shared(value))
+
+    def _shared(self, value: T) -> T:
+        return cast("T", with_shared_carbon(value)) if isinstance(value, Topology) else value
 
 
 def topology_plan(ledger: Ledger, datacenter: str) -> VersionPlan[Topology]:
