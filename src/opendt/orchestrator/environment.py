@@ -19,6 +19,7 @@ from opendt.formats.carbon import read_carbon
 from opendt.formats.opendc import read_topology
 from opendt.formats.power import read_power
 from opendt.model.errors import FormatError
+from opendt.orchestrator.sharing import with_shared_carbon
 from opendt.twin.arrivals import NO_WORK, Tasks, Work, tasks_from_columns
 
 if TYPE_CHECKING:
@@ -244,7 +245,7 @@ def with_carbon(topology: Topology, file: Path) -> Topology:
         cluster.model_copy(update={"power_source": cluster.power_source.model_copy(update={"carbon": carbon})})
         for cluster in topology.clusters
     )
-    return topology.model_copy(update={"clusters": clusters})
+    return with_shared_carbon(topology.model_copy(update={"clusters": clusters}))
 
 
 def without_carbon(topology: Topology) -> Topology:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from opendt.formats.opendc_dialect import OpenDCReading
 from opendt.formats.opendc_topology import read_topology
+from opendt.orchestrator.sharing import with_shared_carbon
 from opendt.orchestrator.version_store import Rollback, VersionStore, roll_back
 from opendt.orchestrator.versions import Version, VersionedFile
 
@@ -76,7 +77,7 @@ def _reader(file: Path | None) -> Callable[[Path], Topology]:
     folder = Path() if file is None else file.absolute().parent
 
     def read(path: Path) -> Topology:
-        return read_topology(path, reading=OpenDCReading(working_directory=folder))
+        return with_shared_carbon(read_topology(path, reading=OpenDCReading(working_directory=folder)))
 
     return read
 
