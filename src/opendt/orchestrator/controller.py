@@ -8,7 +8,7 @@ was recorded is then compared, and a difference stops the process.
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args
@@ -28,6 +28,7 @@ from opendt.orchestrator.environment import with_carbon, with_carbon_of
 from opendt.orchestrator.events import EventBus
 from opendt.orchestrator.factory import decision_settings, make_actuator, make_optimizers, reconnect
 from opendt.orchestrator.intake import window_of
+from opendt.orchestrator.patience import Stopping
 from opendt.orchestrator.plan_of_versions import DECIDED, VersionPlan, slo_plan, topology_plan
 from opendt.orchestrator.records import entry_of, events_of, proposals_of, result_of, topology_of
 from opendt.orchestrator.settings_model import Mode
@@ -136,6 +137,7 @@ class OpenDTOrchestrator:
         self.topology: Topology | None = None
         self.mode: Mode = settings.mode
         self._told_topology: int | None = None
+        self._is_whole = True  # not in the midst of a window, where the twin is ahead of what is recorded
         self._watchers = watchers or FileWatchers()
         self._stack = ExitStack()
         self._progress = _Progress()
@@ -305,6 +307,7 @@ class OpenDTOrchestrator:
 
     def run_simulation(self, closed: WindowInput) -> Turn:
         """Turn the loop once: take the window, simulate, learn, score, propose, record, publish."""
+        self._is_whole = False
         self._plan_versions(closed)
         cycle = self._cycle_of(closed)
         requests = self._requests(closed)
@@ -326,6 +329,7 @@ class OpenDTOrchestrator:
         self._progress.index = closed.index
         self._publish(closed, turn, is_new=is_new)
         self._show(closed, turn, entry)
+        self._is_whole = True
         is_due = (closed.index + 1) % self.settings.snapshot_every_windows == 0
         if is_due and self._clock_s() - self._snapshot_s >= _SNAPSHOT_PAUSE_S:
             self.write_snapshot()
@@ -590,10 +594,10 @@ class OpenDTOrchestrator:
 
     def write_snapshot(self) -> None:
         """Write the state after the last window, so that a restart goes on from here."""
-        if self.cycle is None or self._progress.index < 0:
+        if self.cycle is None or self._progress.index < 0 or not self._is_whole:
             return
         if self.sink is not None:
-            self.sink.flush()
+            self.sink.flush()  # before: what a snapshot is behind is not derived again, and must have been told
         self.buffer.flush()
         state = {
             "cycle": self.cycle,
@@ -621,7 +625,8 @@ class OpenDTOrchestrator:
         """Give the datacenter up: a last snapshot, the lease back."""
         last = self._progress.index
         try:
-            self.write_snapshot()
+            with suppress(Stopping):  # what could not be told is told after the next start, from an earlier snapshot
+                self.write_snapshot()
         finally:
             self.buffer.close()
             self._stack.close()

@@ -8,13 +8,15 @@ of them afterwards, for its own tools.
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from opendt.model.errors import TransportError
 from opendt.orchestrator import event_types as events
 from opendt.orchestrator.events import EventBus
 from opendt.orchestrator.health import HealthFile, sd_notify
+from opendt.orchestrator.logs import log
+from opendt.orchestrator.patience import Patience, Stopping
 from opendt.orchestrator.settings_model import DEFAULT_DATACENTER
 from opendt.telemetry.messages import CONFIG, FRAGMENTS, POWER, TASKS, TOPOLOGY, WORKLOAD
 from opendt.telemetry.source import Partition
@@ -35,8 +37,7 @@ _AHEAD: Final = 48
 _POLL_S: Final = 0.2
 _QUIET_POLLS: Final = 2
 _HEALTH_S: Final = 1.0
-_PAUSE_S: Final = 0.5
-_LONGEST_PAUSE_S: Final = 10.0
+_JOIN_S: Final = 15.0
 _LEASE_WAIT_S: Final = 30.0
 
 
@@ -57,10 +58,10 @@ class Follower:
         Where records come from.
     bus : EventBus
         Told of what befalls the process.
+    patience : Patience, optional
+        How to wait for what is away; knows whether the process is to stop.
     clock_s : callable
         Monotonic clock, s.
-    sleep : callable
-        Waits, s.
     """
 
     def __init__(
@@ -72,8 +73,8 @@ class Follower:
         source: Source,
         *,
         bus: EventBus | None = None,
+        patience: Patience | None = None,
         clock_s: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.settings = settings
         self.names = tuple(names)
@@ -84,8 +85,7 @@ class Follower:
         self.source = source
         self.bus = bus or EventBus()
         self._clock_s = clock_s
-        self._sleep = sleep
-        self._stop_reason = ""
+        self.patience = patience or Patience(self.bus)
         self._assigned: set[Partition] = set()
         self._paused: set[Partition] = set()
         self._strangers: set[str] = set()
@@ -95,7 +95,7 @@ class Follower:
 
     def stop(self, reason: str) -> None:
         """Ask the process to end after the window it is at; may be called from a signal handler."""
-        self._stop_reason = self._stop_reason or reason
+        self.patience.stop(reason)
 
     def run(self, *, drain: bool = False) -> None:
         """Follow until told to stop, or with `drain` until everything that is there has been processed.
@@ -110,40 +110,34 @@ class Follower:
             stack.callback(self._end)
             self.source.subscribe(TOPICS, on_assigned=self._on_assigned, on_revoked=self._on_revoked)
             sd_notify("READY=1")
-            quiet = 0
-            while not self._stop_reason:
-                records = self._poll()
-                count = self._turn(records)
-                self._steer()
-                if records or count:
-                    quiet = 0
-                    continue
-                quiet += 1
-                if quiet >= _QUIET_POLLS:
-                    count = self._note_ends()
-                    if drain and not count and self._is_drained():
-                        self.stop("drained")
+            with suppress(Stopping):
+                self._follow(drain=drain)
+
+    def _follow(self, *, drain: bool) -> None:
+        quiet, began_s = 0, self._clock_s()
+        while not self.patience.reason:
+            records = self._poll()
+            count = self._turn(records)
+            self._steer()
+            if records or count:
+                quiet = 0
+                continue
+            quiet += 1
+            if quiet < _QUIET_POLLS:
+                continue
+            is_at_end = self._note_ends()
+            count = self._turn_windows()
+            has_joined = self._assigned or self.settings.transport == "log" or self._clock_s() - began_s > _JOIN_S
+            if drain and is_at_end and has_joined and not count:
+                self.stop("drained")
 
     # -- records -----------------------------------------------------------------------------------------------------
 
     def _poll(self) -> list[Record]:
         """Ask for records; a transport that is away is waited for."""
-        pause_s = _PAUSE_S
-        began_s = self._clock_s()
-        while not self._stop_reason:
-            try:
-                records = self.source.poll(timeout_s=_POLL_S)
-            except TransportError as error:
-                if pause_s == _PAUSE_S:
-                    self.bus.publish(events.TransportTrouble(reason=str(error)))
-                    self._write_health("waiting")
-                self._sleep(pause_s)
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-                continue
-            if pause_s != _PAUSE_S:
-                self.bus.publish(events.TransportRecovered(after_s=self._clock_s() - began_s))
-            return records
-        return []
+        return self.patience.run(
+            lambda: self.source.poll(timeout_s=_POLL_S), on_wait=lambda: self._write_health("waiting")
+        )
 
     def _turn(self, records: Sequence[Record]) -> int:
         """Hand records out and close the windows that can close; gives how many did."""
@@ -157,7 +151,7 @@ class Follower:
     def _turn_windows(self) -> int:
         count = 0
         for orchestrator in list(self.running.values()):
-            count += orchestrator.turn_windows(lambda: bool(self._stop_reason))
+            count += orchestrator.turn_windows(lambda: bool(self.patience.reason))
         if count:
             self._commit()
             self._beat()
@@ -245,16 +239,25 @@ class Follower:
                 self._paused.discard(partition)
                 self.source.resume([partition])
 
-    def _note_ends(self) -> int:
-        """Tell orchestrators which partitions have nothing more; gives how many windows closed by that."""
-        for partition in self._assigned:
-            if partition not in self._paused and self.source.is_at_end(partition):
+    def _note_ends(self) -> bool:
+        """Tell orchestrators which partitions have nothing more; gives whether none has.
+
+        One look serves both: a partition that is found at its end only at a second one has not been told of.
+        """
+        is_at_end = True
+        for partition in self._assigned - self._paused:
+            if self._is_at_end(partition):
                 for orchestrator in self.running.values():
                     orchestrator.assembler.note_end(partition)
-        return self._turn_windows()
+            else:
+                is_at_end = False
+        return is_at_end
 
-    def _is_drained(self) -> bool:
-        return all(self.source.is_at_end(partition) for partition in self._assigned if partition not in self._paused)
+    def _is_at_end(self, partition: Partition) -> bool:
+        try:
+            return self.source.is_at_end(partition)
+        except TransportError:
+            return False  # whatever it is, the next poll says so
 
     def _commit(self) -> None:
         offsets: dict[Partition, int] = {}
@@ -267,7 +270,10 @@ class Follower:
             if partition in self._assigned and self._committed.get(partition) != offset
         }
         if mine:
-            self.source.commit(mine)
+            try:
+                self.source.commit(mine)
+            except TransportError as error:  # they are for tools; those that count are in the ledger
+                log().warning("offsets could not be committed", reason=str(error))
             self._committed.update(mine)
 
     # -- signs of life -------------------------------------------------------------------------------------------------
@@ -290,7 +296,7 @@ class Follower:
             stack.callback(self._write_health, "stopped")
             stack.callback(self.source.close)
             for orchestrator in ending.values():
-                stack.callback(orchestrator.stop, self._stop_reason or "failed")
+                stack.callback(orchestrator.stop, self.patience.reason or "failed")
 
 
 def _stream(position: PositionRow) -> Partition:

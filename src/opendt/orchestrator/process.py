@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import signal
 import threading
+import time
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from opendt.model.errors import LedgerError
 from opendt.orchestrator import event_types as events
 from opendt.orchestrator.controller import OpenDTOrchestrator
 from opendt.orchestrator.events import EventBus, Notice
 from opendt.orchestrator.follower import Follower
 from opendt.orchestrator.logs import configure_logging, log_event
+from opendt.orchestrator.patience import Patience, PatientSink
 from opendt.orchestrator.settings_model import DEFAULT_DATACENTER
 from opendt.orchestrator.transports import open_sink, open_source
 from opendt.orchestrator.versions import FileWatchers
 from opendt.verification.ledger import Ledger
+from opendt.verification.ledger_patience import Patience as LedgerPatience
 from opendt.verification.ledger_rows import EventRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from types import FrameType
 
     from opendt.orchestrator.settings_model import Settings
@@ -68,12 +73,14 @@ def run(settings: Settings, *, drain: bool = False) -> None:
     bus.subscribe(log_event)
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        ledger = stack.enter_context(Ledger.open(settings.ledger_address, on_trouble=_tell_trouble(bus)))
+        patience = Patience(bus)
+        stack.enter_context(_signals(patience))
+        ledger = stack.enter_context(_ledger(settings, bus, patience))
         bus.subscribe(_recorder(ledger), _KEPT_KINDS)
         stack.enter_context(_pid_file(settings))
         watchers = FileWatchers()
         stack.callback(watchers.stop)
-        sink = open_sink(settings, bus)
+        sink = PatientSink(open_sink(settings, bus), patience)
         stack.callback(sink.close)
         source = open_source(settings, bus)
 
@@ -81,15 +88,53 @@ def run(settings: Settings, *, drain: bool = False) -> None:
             return OpenDTOrchestrator(settings, name, ledger=ledger, sink=sink, bus=bus, watchers=watchers)
 
         names = tuple(settings.datacenter) or (DEFAULT_DATACENTER,)
-        follower = Follower(settings, make, names, ledger, source, bus=bus)
-        stack.enter_context(_signals(follower))
+        _refuse_second_process(settings, names, ledger, bus)
+        follower = Follower(settings, make, names, ledger, source, bus=bus, patience=patience)
         stack.enter_context(_rare_collections())
         follower.run(drain=drain)
 
 
-def _tell_trouble(bus: EventBus) -> Callable[[str], None]:
+def _ledger(settings: Settings, bus: EventBus, patience: Patience) -> Ledger:
+    """Open the ledger; while it is away the process waits, as long as nobody tells it to stop."""
+    return Ledger.open(
+        settings.ledger_address,
+        patience=LedgerPatience(limit_s=math.inf),
+        on_trouble=_tell_trouble(bus),
+        sleep=patience.rest,
+    )
+
+
+def _refuse_second_process(settings: Settings, names: Collection[str], ledger: Ledger, bus: EventBus) -> None:
+    """Say at once who follows a datacenter already, where no consumer group hands datacenters out.
+
+    Raises
+    ------
+    LedgerError
+        Names the process.
+    """
+    if settings.transport == "kafka" and (len(names) > 1 or not ledger.is_file):
+        return  # members of the group share the datacenters, or stand by
+    for name in names:
+        try:
+            with ledger.lease(name):
+                pass
+        except LedgerError as error:
+            bus.publish(events.LeaseRefused(datacenter=name, holder=str(error)))
+            raise
+
+
+def _tell_trouble(bus: EventBus, clock_s: Callable[[], float] = time.monotonic) -> Callable[[str], None]:
+    """Tell when the ledger goes away and when it is back, which come in turns."""
+    since_s: float | None = None
+
     def tell(words: str) -> None:
-        bus.publish(events.LedgerTrouble(reason=words))
+        nonlocal since_s
+        if since_s is None:
+            since_s = clock_s()
+            bus.publish(events.LedgerTrouble(reason=words))
+        else:
+            bus.publish(events.LedgerRecovered(after_s=clock_s() - since_s))
+            since_s = None
 
     return tell
 
@@ -137,14 +182,14 @@ def _rare_collections() -> Iterator[None]:
 
 
 @contextmanager
-def _signals(follower: Follower) -> Iterator[None]:
+def _signals(patience: Patience) -> Iterator[None]:
     """Let SIGTERM and SIGINT end the process after the window it is at."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(number: int, _frame: FrameType | None) -> None:
-        follower.stop(signal.Signals(number).name)
+        patience.stop(signal.Signals(number).name)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from opendt.orchestrator import event_types as events
@@ -19,6 +20,8 @@ from opendt.telemetry.messages import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from opendt.orchestrator.events import EventBus
     from opendt.orchestrator.settings_model import Settings
     from opendt.telemetry.log import LogDirectory
@@ -67,7 +70,7 @@ def open_source(settings: Settings, bus: EventBus) -> Source:
         settings.kafka.group,
         companions={WORKLOAD: (POWER, TOPOLOGY, CONFIG), TASKS: (FRAGMENTS,)},
         settings=_client_settings(settings),
-        on_error=lambda words: bus.publish(events.TransportTrouble(reason=words)),
+        on_error=_line_of(bus),
         on_gap=gap,
     )
 
@@ -82,10 +85,27 @@ def open_sink(settings: Settings, bus: EventBus) -> Sink:
 
     return KafkaSink(
         settings.kafka.bootstrap_servers,
-        settings=_client_settings(settings),
+        # Without end, unless set otherwise: a message that is given up would be missing for good.
+        settings={"message.timeout.ms": 0, **_client_settings(settings)},
         partitions=settings.kafka.partitions,
-        on_error=lambda words: bus.publish(events.TransportTrouble(reason=words)),
+        on_error=_line_of(bus),
     )
+
+
+def _line_of(bus: EventBus, clock_s: Callable[[], float] = time.monotonic) -> Callable[[str], None]:
+    """Tell of brokers that go away and come back, and of what else the client has to say."""
+    since_s: float | None = None
+
+    def tell(words: str) -> None:
+        nonlocal since_s
+        if words.endswith("can be reached again") and since_s is not None:
+            bus.publish(events.TransportRecovered(after_s=clock_s() - since_s))
+            since_s = None
+            return
+        since_s = clock_s() if since_s is None else since_s
+        bus.publish(events.TransportTrouble(reason=words))
+
+    return tell
 
 
 def _client_settings(settings: Settings) -> dict[str, str | int | float | bool]:

@@ -224,10 +224,16 @@ class LogSource:
         return records
 
     def _store_offsets(self) -> None:
-        if self._offsets != self._stored_offsets:
+        if self._offsets == self._stored_offsets:
+            return
+        self._stored_s = self._clock()
+        try:
             self._directory.store_offsets(self._group, self._offsets)
-            self._stored_offsets = dict(self._offsets)
-            self._stored_s = self._clock()
+        except TransportError as error:
+            # They are for tools: no records wait for them, and above all none that were taken already are dropped.
+            _LOG.warning("%s; tried again later", error)
+            return
+        self._stored_offsets = dict(self._offsets)
 
     def _count_gap(self, partition: Partition, wanted: int, oldest: int) -> None:
         self.gap_count += 1

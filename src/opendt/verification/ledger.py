@@ -186,6 +186,11 @@ class Ledger:
         return self._session.place
 
     @property
+    def is_file(self) -> bool:
+        """Whether it is a file of SQLite, which belongs to one machine."""
+        return self._session.is_file
+
+    @property
     def schema(self) -> str:
         """Revision of the schema."""
         return NEWEST

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 from typing import TYPE_CHECKING, TypeVar
 
 from opendt.model.errors import LedgerError
@@ -26,7 +27,7 @@ class Patience:
     Attributes
     ----------
     limit_s : float
-        Time after which an attempt is given up, seconds; 0 tries once.
+        Time after which an attempt is given up, seconds; 0 tries once, infinity for ever.
     first_s, longest_s : float
         First pause, which doubles each time, and the longest one, seconds.
     """
@@ -82,7 +83,9 @@ class Waiting:
                 since_s = self._monotonic_s() if since_s is None else since_s
                 if not self._in_trouble:
                     self._in_trouble = True
-                    self._tell(f"{error}; trying again for up to {self._patience.limit_s:g} s")
+                    limit_s = self._patience.limit_s
+                    until = f"for up to {limit_s:g} s" if isfinite(limit_s) else "until it is back"
+                    self._tell(f"{error}; trying again {until}")
                 waited_s = self._monotonic_s() - since_s
                 left_s = self._patience.limit_s - waited_s
                 if left_s <= 0:
