@@ -2,7 +2,8 @@
 
 Each window brings readings of power and verdicts on forecasts whose time is over. Three watches look at them:
 
-1. *readings*: a window is bad when half of its readings are missing or impossible, or have not moved for `still_windows`;
+1. *readings*: a window is bad when half of its readings are missing or impossible, have not moved for `still_windows`, or jump
+   from one to the next `jitter_factor` times as much as they use to, without simulation or band accounting for it;
 2. *errors*: a verdict of the quick kind (``window``) is bad when its error exceeds `quick_error_ratio`, or when readings scatter
    around it several times as much as they use to and the band does not cover that;
 3. *budgets*: error, bias, coverage and skill against persistence of each kind of forecast, over a stretch of verdicts.
@@ -24,6 +25,8 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 from opendt.model.errors import ModelError, shown
@@ -41,6 +44,7 @@ __all__ = ["TrustChange", "TrustKeeper"]
 
 _STATE_VERSION: Final = 1
 _LEAST_SCATTERS: Final = 12
+_LEAST_READINGS: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +102,8 @@ class TrustKeeper:
         self._steps = 0
         self._good = 0
         self._silent = 0
+        self._coverage: float | None = None
+        self._jitter: deque[float] = deque(maxlen=settings.jitter_windows)
         self._readings: deque[bool] = deque(maxlen=settings.bad_of)
         self._errors: deque[bool] = deque(maxlen=settings.bad_of)
         self._ranges: deque[_Range] = deque(maxlen=settings.still_windows)
@@ -129,7 +135,8 @@ class TrustKeeper:
         measured_w : sequence of float
             Readings of the window, W; NaN or not positive where there is none.
         expected_w : sequence of float, optional
-            What the twin simulated for it, W. Without it, readings that do not move are always taken for a fault.
+            What the twin simulated for it, W. Without it, readings that do not move are always taken for a fault; on the same ticks
+        as the readings it also tells noise from a load that moves.
         """
         if end_ms <= self._last_ms:
             return None
@@ -184,6 +191,8 @@ class TrustKeeper:
             fault = f"{missing} of {len(measured_w)} missing or impossible"
         elif self._stands_still():
             fault = f"the same {usable[0]:.6g} W for {self.settings.still_windows} windows"
+        elif expected_w is not None and len(expected_w) == len(measured_w):
+            fault = self._jitters(measured_w, expected_w)
         self._readings.append(fault is not None)
         return fault
 
@@ -200,6 +209,19 @@ class TrustKeeper:
             return True
         return expected[1] - expected[0] > self.settings.still_ratio * expected[1]
 
+    def _jitters(self, measured_w: Sequence[float], expected_w: Sequence[float]) -> str | None:
+        """Compare the steps from reading to reading that were not simulated with what is usual."""
+        settings = self.settings
+        jitter = _jitter([(own, other) for own, other in zip(measured_w, expected_w, strict=True) if own > 0])
+        if jitter is None:
+            return None
+        usual = median(self._jitter) if len(self._jitter) >= _LEAST_SCATTERS else math.inf
+        covered = self._coverage is None or self._coverage > settings.jitter_coverage_ratio
+        if jitter > max(settings.jitter_ratio, settings.jitter_factor * usual) and not covered:
+            return f"steps of {jitter:.1%} that were not simulated, usually {usual:.1%}, and outside of the band"
+        self._jitter.append(jitter)
+        return None
+
     def _watch_verdicts(self, verdicts: Sequence[Verdict]) -> str | None:
         """Take verdicts down; say what is wrong with the quick ones, if anything."""
         fault = None
@@ -210,6 +232,7 @@ class TrustKeeper:
                 stretch.append(judged(verdict))
             if verdict.kind == self.settings.quick_kind:
                 self._silent = 0
+                self._coverage = verdict.coverage_ratio
                 found = self._watch_quick(verdict)
                 self._errors.append(found is not None)
                 fault = found or fault
@@ -252,6 +275,8 @@ class TrustKeeper:
             "steps": self._steps,
             "good": self._good,
             "silent": self._silent,
+            "coverage": self._coverage,
+            "jitter": list(self._jitter),
             "readings": list(self._readings),
             "errors": list(self._errors),
             "ranges": [[_listed(measured), _listed(simulated), known] for measured, simulated, known in self._ranges],
@@ -277,8 +302,10 @@ class TrustKeeper:
                 setattr(restored, f"_{key}", int(state[key]))
             for key in ("readings", "errors"):
                 getattr(restored, f"_{key}").extend(bool(one) for one in state[key])
-            key = "scatter"
-            restored._scatter.extend(float(one) for one in state[key])
+            key = "coverage"
+            restored._coverage = None if state[key] is None else float(state[key])
+            for key in ("scatter", "jitter"):
+                getattr(restored, f"_{key}").extend(float(one) for one in state[key])
             key = "ranges"
             restored._ranges.extend((_paired(one[0]), _paired(one[1]), bool(one[2])) for one in state[key])
             key = "verdicts"
@@ -291,6 +318,16 @@ class TrustKeeper:
 
 _Range = tuple[tuple[float, float] | None, tuple[float, float] | None, bool]
 """Least and most of the readings and of the simulated power of a window, and whether the latter is known."""
+
+
+def _jitter(pairs: Sequence[tuple[float, float]]) -> float | None:
+    """Mean step of (reading - simulated), over the reading, without the largest quarter: a jump or two are no noise."""
+    if len(pairs) < _LEAST_READINGS:
+        return None
+    errors_w = [own - other for own, other in pairs]
+    steps_w = sorted(abs(after - before) for before, after in pairwise(errors_w))
+    kept_w = steps_w[: len(steps_w) - len(steps_w) // 4]
+    return math.fsum(kept_w) / len(kept_w) / median(own for own, _ in pairs)
 
 
 def _range(values: Sequence[float]) -> tuple[float, float] | None:

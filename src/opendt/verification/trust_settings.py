@@ -39,6 +39,12 @@ class TrustSettings:
         Windows in a row over which all readings are equal from which they are taken for those of a sensor that hangs.
     still_ratio : float
         Range of the simulated power, over its mean, up to which it stood still too and equal readings are no wonder.
+    jitter_factor, jitter_ratio, jitter_coverage_ratio : float
+        A window is bad as well when its readings step from one to the next (less what was simulated; mean over the power, without
+        the largest quarter) `jitter_factor` times as much as the median of `jitter_windows` before, and more than
+        `jitter_ratio`, while the band of the latest quick verdict covered no more than `jitter_coverage_ratio`.
+    jitter_windows : int
+        Windows that are remembered for that; a day of them.
     quick_kind : str
         Kind of forecast with a verdict for every window.
     quick_error_ratio : float
@@ -66,6 +72,10 @@ class TrustSettings:
     missing_ratio: float = 0.5
     still_windows: int = 3
     still_ratio: float = 0.0005
+    jitter_factor: float = 3.0
+    jitter_ratio: float = 0.001
+    jitter_coverage_ratio: float = 0.8
+    jitter_windows: int = 288
     quick_kind: str = "window"
     quick_error_ratio: float = 0.10
     scatter_limits: tuple[tuple[float, float], ...] = ((4.0, 0.6), (10.0, 0.8))
@@ -84,7 +94,15 @@ class TrustSettings:
         ValueError
             When a number is out of its range; names it.
         """
-        for name in ("bad_limit", "bad_of", "still_windows", "scatter_verdicts", "silent_windows", "good_windows"):
+        for name in (
+            "bad_limit",
+            "bad_of",
+            "still_windows",
+            "scatter_verdicts",
+            "jitter_windows",
+            "silent_windows",
+            "good_windows",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"trust setting {name} is {getattr(self, name)}, expected at least 1")
         if self.bad_limit > self.bad_of:
@@ -92,7 +110,14 @@ class TrustSettings:
         for name in ("missing_ratio", "recovery_ratio"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"trust setting {name} is {getattr(self, name)}, expected above 0 and at most 1")
-        for name in ("still_ratio", "quick_error_ratio", "scatter_ratio"):
+        for name in (
+            "still_ratio",
+            "quick_error_ratio",
+            "scatter_ratio",
+            "jitter_factor",
+            "jitter_ratio",
+            "jitter_coverage_ratio",
+        ):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"trust setting {name} is {getattr(self, name)}, expected a number of at least 0")
         if any(not (factor >= 1 and 0 <= covered <= 1) for factor, covered in self.scatter_limits):

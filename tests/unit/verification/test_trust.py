@@ -157,6 +157,36 @@ def test_what_only_looks_like_noise_is_none(harmless):
     assert plant.windows(6, None, harmless) == []
 
 
+SMOOTH = [1000.0 + 10.0 * n for n in range(10)]
+SHAKY = [value + (2.0 if n % 2 else -2.0) for n, value in enumerate(SMOOTH)]  # unforeseen steps of 4 W
+SHAKIER = [value + (8.0 if n % 2 else -8.0) for n, value in enumerate(SMOOTH)]  # of 16 W
+
+
+def test_readings_that_jump_more_than_usual_and_than_was_simulated_step_down():
+    plant = Plant()
+    assert plant.windows(20, SHAKY, expected=SMOOTH) == []
+    # The band is known from the second window on: its verdict comes with the one after.
+    (change,) = plant.windows(4, SHAKIER, verdict(coverage=0.8), expected=SMOOTH)
+    assert change.reason.endswith("steps of 1.5% that were not simulated, usually 0.4%, and outside of the band")
+
+
+@pytest.mark.parametrize(
+    ("readings", "coverage", "expected"),
+    [
+        (SHAKIER, 0.9, SMOOTH),  # the band expected it
+        (SHAKIER, 0.8, SHAKIER),  # the simulation did
+        (SHAKIER, 0.8, None),  # nobody knows what was simulated
+        ([*SHAKY[:5], *(value + 400.0 for value in SHAKY[5:])], 0.8, SMOOTH),  # one jump of the load
+    ],
+)
+def test_what_is_accounted_for_is_no_noise(readings, coverage, expected):
+    plant = Plant()
+    plant.windows(20, SHAKY, expected=SMOOTH)
+    for n in range(12):
+        moving = [value + n for value in readings]
+        assert plant.window(moving, verdict(coverage=coverage), expected=expected) is None
+
+
 def test_a_twin_that_cannot_say_how_right_it_is_steps_down():
     plant = Plant(settings={"silent_windows": 8})
     other = verdict(kind="hour")
