@@ -56,7 +56,7 @@ def _panel(words: str, points: list[tuple[float, list[float]]]) -> str:
     def y(ms: float) -> float:
         return TOP + high * (1 - ms / most_ms)
 
-    step = _step(most_ms)
+    step = step_of(most_ms)
     parts = [f'<text class="title" x="{LEFT}" y="18">ms against {words}</text>']
     for number in range(int(most_ms / step) + 1):
         level = y(number * step)
@@ -76,7 +76,7 @@ def _panel(words: str, points: list[tuple[float, list[float]]]) -> str:
     return "".join(parts)
 
 
-def _step(most: float) -> float:
+def step_of(most: float) -> float:
     """Distance of grid lines: 1, 2 or 5 times a power of ten, four to ten lines."""
     power = 1.0
     while most / power > 10:

@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 
 import growth_plot
 import machine
+import memory_plot
 from harness import BENCHES, Context
 from targets import SAME_ENERGY, SAME_ENERGY_RATIO, TARGETS, Bound, Target
 
@@ -130,7 +131,11 @@ def report(results: Results, failures: Mapping[str, str], repeats: int) -> str:
     lines += [f"* measured: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {repeats} samples each after a warm-up", ""]
     lines += ["| what | at least | stretch | measured | verdict |", "|---|---|---|---|---|"]
     lines += [row(target, results) for target in TARGETS]
-    others = {key: samples for key, samples in results.items() if key not in known}
+    others = {
+        key: samples
+        for key, samples in results.items()
+        if key not in known and not key.startswith(memory_plot.PREFIX)  # hundreds of points, for the plot alone
+    }
     if others:
         lines += ["", "Also measured:", "", "| what | measured |", "|---|---|"]
         lines += [f"| {key} | {shown(samples, '')} |" for key, samples in others.items()]
@@ -154,8 +159,8 @@ def main() -> int:
     else:
         (HERE / "RESULTS.md").write_text(text, encoding="utf-8")
         print(f"wrote {HERE / 'RESULTS.md'}")
-        plot = growth_plot.write(results)
-        print(f"wrote {plot}" if plot else "no plot of growth: it was not measured")
+        for what, plot in {"growth": growth_plot.write(results), "memory": memory_plot.write(results)}.items():
+            print(f"wrote {plot}" if plot else f"no plot of {what}: it was not measured")
     if not results:
         print(f"nothing was measured; benches: {', '.join(BENCHES)}", file=sys.stderr)
         return 1

@@ -78,6 +78,51 @@ TARGETS = (
     Target("perturbed-window-mape", "five minutes ahead there", "%", 1.0),
     Target("perturbed-coverage", "coverage of the bands there", "%", (85, 95)),
     Target("demo", "`make demo TRACE=../shared/traces/surf-week`, once built", "s", 30, 10),
+    Target(
+        "live-log", "SURF week at `--speed max` through the embedded log, ledger and calibration included", "s", 25, 8
+    ),
+    Target("live-kafka", "the same through Kafka", "s", 60, 25),
+    Target(
+        "live-ingest",
+        "fragments of the older pair in batches, from Kafka until their windows have closed, thousands a second",
+        "k/s",
+        (150, 1e9),
+        (500, 1e9),
+        words=("150", "500"),
+    ),
+    Target(
+        "live-delay-p99",
+        "from a window's closing record in to its result out, at 300 times real time: p99",
+        "ms",
+        50,
+        10,
+    ),
+    Target("live-restart", "restart on a week's state, whole process", "s", 2),
+    Target(
+        "fleet-core",
+        "200 datacenters of SURF's size in one process at real-time speed: share of one core",
+        "%",
+        100,
+        10,
+        words=("one core", "2,000 on one"),
+    ),
+    Target("fleet-cpu", "processor time for each datacenter and window there"),
+    Target(
+        "fleet-memory",
+        "memory for each datacenter there",
+        "MB",
+        12 * 1024**3 / 200 / 1e6,
+        12 * 1024**3 / 2000 / 1e6,
+        words=("64 MB (200 in 12 GiB)", "6.4 MB (2,000)"),
+    ),
+    Target(
+        "live-memory-growth",
+        "memory in the fourth week over that around the end of the first, one datacenter",
+        "",
+        1.1,
+        words=("flat (10 % is noise)", ""),
+    ),
+    Target("live-memory", "memory of that process in the fourth week", "MB"),
 )
 
 # The same week's energy from programs that share no code: they measure the same work only if these agree.
