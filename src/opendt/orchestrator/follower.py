@@ -119,6 +119,7 @@ class Follower:
             records = self._poll()
             count = self._turn(records)
             self._steer()
+            self._beat()
             if records or count:
                 quiet = 0
                 continue
@@ -135,18 +136,35 @@ class Follower:
 
     def _poll(self) -> list[Record]:
         """Ask for records; a transport that is away is waited for."""
-        return self.patience.run(
-            lambda: self.source.poll(timeout_s=_POLL_S), on_wait=lambda: self._write_health("waiting")
-        )
+        return self.patience.run(lambda: self.source.poll(timeout_s=_POLL_S), on_wait=self._wait)
+
+    def _wait(self) -> None:
+        self._write_health("waiting")
+        sd_notify("WATCHDOG=1")
 
     def _turn(self, records: Sequence[Record]) -> int:
         """Hand records out and close the windows that can close; gives how many did."""
-        parts: dict[str, list[Record]] = {}
-        for record in records:
-            parts.setdefault(record.key, []).append(record)
-        for key, some in parts.items():
-            self._hand_out(key, some)
+        for name, some in self._by_datacenter(records).items():
+            orchestrator = self.running.get(name) or self._begin(name)
+            if orchestrator is not None:
+                orchestrator.take(some)
         return self._turn_windows()
+
+    def _by_datacenter(self, records: Sequence[Record]) -> dict[str, list[Record]]:
+        """Part records by their datacenter, each part in the order of its partitions: a datacenter may have many keys."""
+        parts: dict[str, list[Record]] = {}
+        names: dict[tuple[str, str], str] = {}
+        for record in records:
+            key = (record.topic, record.key)
+            name = names.get(key)
+            if name is None:
+                name = names[key] = self._datacenter_of(record.topic, record.key)
+            part = parts.get(name)
+            if part is None:
+                parts[name] = [record]
+            else:
+                part.append(record)
+        return parts
 
     def _turn_windows(self) -> int:
         count = 0
@@ -157,21 +175,11 @@ class Follower:
             self._beat()
         return count
 
-    def _hand_out(self, key: str, records: list[Record]) -> None:
-        by_name: dict[str, list[Record]] = {}
-        for record in records:
-            name = self._datacenter_of(record, key)
-            by_name.setdefault(name, []).append(record)
-        for name, some in by_name.items():
-            orchestrator = self.running.get(name) or self._begin(name)
-            if orchestrator is not None:
-                orchestrator.take(some)
-
-    def _datacenter_of(self, record: Record, key: str) -> str:
+    def _datacenter_of(self, topic: str, key: str) -> str:
         """Producers of the older pair key their messages by task: they know of one datacenter only."""
         if key in self.names:
             return key
-        if record.topic in (TASKS, FRAGMENTS):
+        if topic in (TASKS, FRAGMENTS):
             return self.names[0] if len(self.names) == 1 else DEFAULT_DATACENTER
         return self._any_key or key
 
@@ -251,6 +259,9 @@ class Follower:
                     orchestrator.assembler.note_end(partition)
             else:
                 is_at_end = False
+        if not any(partition.topic == POWER for partition in self._assigned):
+            for orchestrator in self.running.values():
+                orchestrator.assembler.note_end(Partition(POWER, 0))  # nobody has sent a reading yet
         return is_at_end
 
     def _is_at_end(self, partition: Partition) -> bool:
@@ -285,15 +296,15 @@ class Follower:
             self._write_health("running")
             sd_notify("WATCHDOG=1")
 
-    def _write_health(self, status: str) -> None:
-        values = {name: one.state.as_dict() for name, one in self.running.items()}
+    def _write_health(self, status: str, of: Mapping[str, OpenDTOrchestrator] | None = None) -> None:
+        values = {name: one.state.as_dict() for name, one in (self.running if of is None else of).items()}
         self._health.write(status, {"datacenters": {name: _brief(value) for name, value in values.items()}})
 
     def _end(self) -> None:
         sd_notify("STOPPING=1")
         ending, self.running = self.running, {}
         with ExitStack() as stack:
-            stack.callback(self._write_health, "stopped")
+            stack.callback(self._write_health, "stopped", ending)
             stack.callback(self.source.close)
             for orchestrator in ending.values():
                 stack.callback(orchestrator.stop, self.patience.reason or "failed")
