@@ -31,19 +31,20 @@ def scaled_load(workload: EngineWorkload, factor: float, seed: int = 0) -> Engin
     workload : EngineWorkload
         Tasks without dependencies.
     factor : float
-        Above 0; below 1 a random share of the tasks stays.
+        Above 0; below 1 a random share of the tasks stays, one at least.
     seed : int
         Of the choice.
 
     Raises
     ------
     ModelError
-        When the tasks are workflows or the factor is not positive.
+        When there is no task, the tasks are workflows, or the factor is not positive.
     """
     if not 0 < factor < 1000:
         raise ModelError("load", factor, "a factor above 0 and below 1000")
     count = len(workload)
     whole, more = int(factor), round((factor - int(factor)) * count)
+    more = max(more, 0 if whole else 1)  # of a demand something is left
     chosen = np.sort(np.random.default_rng((seed, 1)).permutation(count)[:more])
     tasks = np.sort(np.concatenate([np.tile(np.arange(count), whole), chosen]), kind="stable")
     columns = _columns(workload)
@@ -69,12 +70,12 @@ def resampled_days(workload: EngineWorkload, days: Sequence[int], *, until_ms: i
     Raises
     ------
     ModelError
-        When the tasks are workflows or a day is not in the record.
+        When there is no task, the tasks are workflows, or a day is not in the record.
     """
     columns = _columns(workload)
     begin_ms = workload.first_submission_ms
     since_ms = columns["submission_ms"] - begin_ms
-    last = int(since_ms[-1]) // _DAY_MS if len(since_ms) else -1
+    last = int(since_ms[-1]) // _DAY_MS
     parts, times = [np.flatnonzero(since_ms == 0)], [since_ms[since_ms == 0]]
     for slot, day in enumerate(days):
         if not 0 <= day <= last:
@@ -127,6 +128,8 @@ def coarsened(workload: EngineWorkload, step_ms: int) -> EngineWorkload:
 
 
 def _columns(workload: EngineWorkload) -> dict[str, Any]:
+    if not len(workload):
+        raise ModelError("workload", "no task", "one task or more")
     columns = workload.columns()
     if len(columns.get("parents", ())):
         hint = "Use a record of single tasks; copies of a workflow would depend on each other's stages."

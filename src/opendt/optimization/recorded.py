@@ -15,6 +15,7 @@ import numpy as np
 
 from opendt.engine.simulation import Simulation
 from opendt.model.change import ConserveWork
+from opendt.model.errors import ModelError
 from opendt.model.options import Options
 from opendt.optimization.base import Context
 from opendt.optimization.demand import coarsened, resampled_days
@@ -42,6 +43,7 @@ _DAY_MS: Final = 86_400_000
 _SAMPLE_MS: Final = 300_000
 _COARSE_MS: Final = 300_000
 _MANY_FRAGMENTS: Final = 200_000
+_LEAD_MS: Final = 1_000
 _EXACT_SHARE: Final = 5
 _LEAST_EXACT: Final = 24
 _MOST_SUGGESTIONS: Final = 12
@@ -59,6 +61,10 @@ class Recorded:
         What happens in each future; the first is the record.
     until_ms : int
         End of the simulations, ms since the first submission.
+
+    Notes
+    -----
+    Simulations begin a second before the first task, so that what is changed is changed before a host is taken.
     """
 
     topology: Topology
@@ -81,7 +87,14 @@ class Recorded:
             Other demands.
         seed : int
             Of their days.
+
+        Raises
+        ------
+        ModelError
+            When there is no task, or when workflows are to be resampled.
         """
+        if not len(workload):
+            raise ModelError("workload", "no task", "one task or more")
         end_ms = _end_ms(workload)
         days = max(1, -(-end_ms // _DAY_MS))
         rng = np.random.default_rng((seed, 2))
@@ -100,13 +113,13 @@ class Recorded:
 
     def scenarios(self) -> Scenarios:
         """All demands on the empty datacenter, as futures."""
-        options = Options(start_epoch_ms=self.demands[0].first_submission_ms)
+        options = Options(start_epoch_ms=self.demands[0].first_submission_ms - _LEAD_MS)
         base = Simulation(self.topology, options, sample_interval_ms=_SAMPLE_MS)
         base.apply(ConserveWork())
         count = len(self.demands)
         return Scenarios(
             base=base,
-            until_ms=self.until_ms,
+            until_ms=self.until_ms + _LEAD_MS,
             tasks=np.zeros(0, np.uint32),
             left_ms=np.zeros((count, 0), np.int64),
             cpu_mhz=np.zeros((count, 0)),
@@ -118,12 +131,13 @@ class Recorded:
 
         The empty datacenter of the beginning would tell it that no host is needed.
         """
-        simulation = self.scenarios().fork(0)
+        future = self.scenarios()
+        simulation = future.fork(0)
         if changes:
             simulation.apply(*changes)
         start = Totals.of(simulation)
         probe = simulation.fork()
-        probe.advance(self.until_ms)
+        probe.advance(future.until_ms)
         series = probe.take_series()
         metrics = window_metrics(series, probe.take_results(), start=start, end=Totals.of(probe), tasks=probe.tasks())
         busiest_ms = int(series["time_ms"][int(np.argmax(series["hosts_busy"]))])
@@ -145,7 +159,7 @@ class Recorded:
         All that comes is known, so no reserve of idle hosts is kept (of the resampled demands a part is what nobody has seen).
         """
         wanted = settings.limits if limits is None else limits
-        cores = max((int(demand.columns()["cpu_count"].max()) for demand in self.demands if len(demand)), default=0)
+        cores = max((int(demand.columns()["cpu_count"].max()) for demand in self.demands), default=0)
         space = SearchSpace.of(
             self.context(slo),
             limits=replace(wanted, reserve_ratio=0.0, reserve_hosts=0),
@@ -279,4 +293,4 @@ def _end_ms(workload: EngineWorkload) -> int:
 
 def _days_with_tasks(workload: EngineWorkload) -> int:
     submitted_ms = workload.columns()["submission_ms"]
-    return int(submitted_ms[-1] - submitted_ms[0]) // _DAY_MS + 1 if len(submitted_ms) else 1
+    return int(submitted_ms[-1] - submitted_ms[0]) // _DAY_MS + 1

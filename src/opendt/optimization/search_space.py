@@ -368,8 +368,8 @@ class SearchSpace:
             return change.count is None
         meant = self._meant(change.hosts)
         left = math.inf if change.count is None else change.count
-        for of in ("idle", "busy"):  # idle ones first, as the engine does
-            for key in meant:
+        for of in ("idle", "busy"):  # idle ones first, and of these the last defined, as the engine does
+            for key in reversed(meant):
                 count = min(left, len(getattr(self.groups[key], of)))
                 at["hosts", key] = at.get(("hosts", key), self.groups[key].host_count) - int(count)
                 left -= count
