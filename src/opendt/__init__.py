@@ -39,10 +39,13 @@ if TYPE_CHECKING:
         EngineError,
         FormatError,
         InputError,
+        LedgerError,
+        MessageError,
         ModelError,
         OpenDTError,
         PastTimeError,
         SnapshotError,
+        TransportError,
         UnknownNameError,
     )
     from opendt.model.options import Options
@@ -83,8 +86,10 @@ __all__ = [
     "GroupHosts",
     "HostGroup",
     "InputError",
+    "LedgerError",
     "LinearPower",
     "Link",
+    "MessageError",
     "MigrateTask",
     "ModelError",
     "MsePower",
@@ -108,6 +113,7 @@ __all__ = [
     "SquarePower",
     "ThrottleHosts",
     "Topology",
+    "TransportError",
     "UnknownNameError",
     "Work",
     "Workload",
@@ -127,7 +133,8 @@ _NAMES: Final = {
         "SetRemainingWork ThrottleHosts Work"
     ),
     "model.errors": (
-        "EngineError FormatError InputError ModelError OpenDTError PastTimeError SnapshotError UnknownNameError"
+        "EngineError FormatError InputError LedgerError MessageError ModelError OpenDTError PastTimeError SnapshotError "
+        "TransportError UnknownNameError"
     ),
     "model.options": "Options",
     "model.power": ("AsymptoticPower ConstantPower CubicPower CurvePower LinearPower MsePower SqrtPower SquarePower"),

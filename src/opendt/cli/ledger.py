@@ -53,7 +53,7 @@ def export(place: str | None, config: Path | None, names: tuple[str, ...], outpu
     """
     from opendt.formats.staging import staged_file
 
-    with _opened(place, config) as ledger:
+    with opened_ledger(place, config) as ledger:
         if output is None:
             ledger.export(sys.stdout.buffer, names or None)
             return
@@ -68,7 +68,7 @@ def export(place: str | None, config: Path | None, names: tuple[str, ...], outpu
 @click.pass_context
 def verify(ctx: click.Context, place: str | None, config: Path | None, names: tuple[str, ...], as_json: bool) -> None:
     """Compute every hash again and say what does not match; the exit code is 1 if anything does not."""
-    with _opened(place, config) as ledger:
+    with opened_ledger(place, config) as ledger:
         problems = ledger.verify(names or None)
         checked = names or ledger.datacenters()
         where = ledger.place
@@ -91,7 +91,7 @@ def verify(ctx: click.Context, place: str | None, config: Path | None, names: tu
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def info(place: str | None, config: Path | None, names: tuple[str, ...], as_json: bool) -> None:
     """Say what is recorded of each datacenter, and how far."""
-    with _opened(place, config) as ledger:
+    with opened_ledger(place, config) as ledger:
         rows = [_describe(ledger, name) for name in names or ledger.datacenters()]
         where, schema = ledger.place, ledger.schema
     if as_json:
@@ -118,7 +118,7 @@ def _describe(ledger: Ledger, name: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _opened(place: str | None, config: Path | None) -> Iterator[Ledger]:
+def opened_ledger(place: str | None, config: Path | None) -> Iterator[Ledger]:
     """Open the ledger that is meant, to read."""
     from opendt.verification.ledger import Ledger
     from opendt.verification.ledger_patience import Patience

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Final
 
-__all__ = ["duration", "facts"]
+__all__ = ["duration", "facts", "moment"]
 
 _UNITS: Final = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"))
 _SUFFIXES: Final = {"_w": " W", "_g_per_kwh": " g/kWh", "_s": " s"}
@@ -23,6 +24,17 @@ def duration(ms: float) -> str:
             number = ms / size
             return f"{number:,.0f} {unit}" if number >= 1000 else f"{number:.3g} {unit}"
     return f"{ms:.3g} ms"
+
+
+def moment(time_ms: int) -> str:
+    """Tell a point in time, UTC.
+
+    Examples
+    --------
+    >>> moment(1_709_510_400_000)
+    '2024-03-04 00:00:00'
+    """
+    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def facts(values: dict[str, int | float | str]) -> str:

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from opendt.model.workload import *  # noqa: F403  (each module says in __all__ what it gives)
 
 _NAMES: Final = {
-    "errors": "EngineError FormatError InputError ModelError OpenDTError PastTimeError SnapshotError UnknownNameError",
+    "errors": (
+        "EngineError FormatError InputError LedgerError MessageError ModelError OpenDTError PastTimeError SnapshotError "
+        "TransportError UnknownNameError"
+    ),
     "units": "parse_data_mib parse_frequency_mhz parse_power_w parse_time_ms",
     "workload": "Workload",
     "tasks": "workload_from_tasks",

@@ -132,6 +132,8 @@ class SimulationResultsBuffer:
     is_durable : bool
         Force each file to the disk. Without it a file outlives the process all the same, but not for certain a loss of power:
         then it is found missing or damaged, and told as such.
+    is_reader : bool
+        Only look at what another process keeps there: nothing is made, moved or removed.
     on_event : callable, optional
         Told what was dropped, could not be written or is damaged.
     """
@@ -146,6 +148,7 @@ class SimulationResultsBuffer:
         retention_ms: int | None = None,
         retention_bytes: int | None = 1024 * _MIB,
         is_durable: bool = True,
+        is_reader: bool = False,
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
         self.directory = Path(directory)
@@ -155,14 +158,16 @@ class SimulationResultsBuffer:
         self._retention_ms = retention_ms
         self._retention_bytes = retention_bytes
         self._is_durable = is_durable
+        self._is_reader = is_reader
         self._on_event = on_event
         self._lock = threading.RLock()
         self._memory: deque[WindowSeries] = deque()
         self._unwritten = 0  # of those in memory, the latest
         self._is_in_trouble = False
-        self.directory.mkdir(parents=True, exist_ok=True)
-        for partial in self.directory.glob(f"*{_PARTIAL}"):
-            partial.unlink()  # a process was killed while it wrote; its windows come again
+        if not is_reader:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            for partial in self.directory.glob(f"*{_PARTIAL}"):
+                partial.unlink()  # a process was killed while it wrote; its windows come again
         self._files = self._find()
 
     @property
@@ -267,11 +272,12 @@ class SimulationResultsBuffer:
 
     def _find(self) -> list[_File]:
         files = []
-        for path in self.directory.iterdir():
+        for path in self.directory.iterdir() if self.directory.is_dir() else ():
             match = _NAME.fullmatch(path.name)
             if match:
                 first, last, start_ms, end_ms = map(int, match.groups())
-                files.append(_File(path, first, last, start_ms, end_ms, path.stat().st_size))
+                with suppress(FileNotFoundError):  # its owner took it away meanwhile
+                    files.append(_File(path, first, last, start_ms, end_ms, path.stat().st_size))
         return sorted(files, key=lambda file: file.first)
 
     def _write(self, windows: list[WindowSeries]) -> _File:
@@ -333,8 +339,9 @@ class SimulationResultsBuffer:
             if file not in self._files:
                 return  # another reader was first
             self._files.remove(file)
-            with suppress(OSError):  # a folder that cannot be written: it is found again at the next start
-                file.path.replace(file.path.with_name(file.path.name + _DAMAGED))
+            if not self._is_reader:
+                with suppress(OSError):  # a folder that cannot be written: it is found again at the next start
+                    file.path.replace(file.path.with_name(file.path.name + _DAMAGED))
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         self._tell(ResultsDamaged(datacenter=self.datacenter, file=str(file.path), reason=reason))
 

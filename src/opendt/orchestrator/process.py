@@ -8,17 +8,20 @@ import os
 import signal
 import threading
 import time
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from opendt.model.errors import LedgerError
+from opendt.model.errors import InputError, LedgerError
 from opendt.orchestrator import event_types as events
 from opendt.orchestrator.controller import OpenDTOrchestrator
 from opendt.orchestrator.events import EventBus, Notice
 from opendt.orchestrator.follower import Follower
-from opendt.orchestrator.logs import configure_logging, log_event
+from opendt.orchestrator.logs import configure_logging, log, log_event
 from opendt.orchestrator.patience import Patience, PatientSink
+from opendt.orchestrator.pid_file import PID_FILE, health_beside, pid_file
 from opendt.orchestrator.settings_model import DEFAULT_DATACENTER
+from opendt.orchestrator.slo import slo_file
+from opendt.orchestrator.topology import topology_file
 from opendt.orchestrator.transports import open_sink, open_source
 from opendt.orchestrator.versions import FileWatchers
 from opendt.verification.ledger import Ledger
@@ -27,13 +30,13 @@ from opendt.verification.ledger_rows import EventRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
+    from pathlib import Path
     from types import FrameType
 
     from opendt.orchestrator.settings_model import Settings
 
-__all__ = ["PID_FILE", "run"]
+__all__ = ["run"]
 
-PID_FILE: Final = "opendt.pid"
 _NEW_OBJECTS: Final = 50_000
 """Objects made before the collector of cycles looks at them; thousands of records are held at a time, and none is in a cycle."""
 _KEPT_KINDS: Final = frozenset(
@@ -71,13 +74,14 @@ def run(settings: Settings, *, drain: bool = False) -> None:
     configure_logging(settings.log_level, settings.log_format)
     bus = EventBus()
     bus.subscribe(log_event)
-    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    _make_state_dir(settings)
+    _check_files(settings)
     with ExitStack() as stack:
+        settings = _with_health_of_its_own(settings, stack.enter_context(pid_file(settings.state_dir)), stack)
         patience = Patience(bus)
         stack.enter_context(_signals(patience))
         ledger = stack.enter_context(_ledger(settings, bus, patience))
         bus.subscribe(_recorder(ledger), _KEPT_KINDS)
-        stack.enter_context(_pid_file(settings))
         watchers = FileWatchers()
         stack.callback(watchers.stop)
         sink = PatientSink(open_sink(settings, bus), patience)
@@ -90,8 +94,51 @@ def run(settings: Settings, *, drain: bool = False) -> None:
         names = tuple(settings.datacenter) or (DEFAULT_DATACENTER,)
         _refuse_second_process(settings, names, ledger, bus)
         follower = Follower(settings, make, names, ledger, source, bus=bus, patience=patience)
+        _say_what_follows(settings, names)
         stack.enter_context(_rare_collections())
         follower.run(drain=drain)
+
+
+def _make_state_dir(settings: Settings) -> None:
+    try:
+        settings.state_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(
+            "state_dir", f"{settings.state_dir} ({reason})", "a folder that can be made and written"
+        ) from error
+
+
+def _check_files(settings: Settings) -> None:
+    """Refuse at once what would be refused when the first record comes: files that do not validate and have no good version."""
+    for one in settings.datacenters:
+        topology = topology_file(one.topology, settings.state_dir, one.name)
+        slo = slo_file(one.slo, settings.state_dir, one.name, window_s=settings.window_s)
+        for key, load in (("topology", topology.load_initial), ("slo", slo.load_initial)):
+            try:
+                load()
+            except InputError as error:
+                hint = error.hint or f"Correct it, or datacenter.{one.name}.{key} in the settings."
+                raise InputError(error.place, error.found, error.expected, hint, file=error.file) from error
+
+
+def _with_health_of_its_own(settings: Settings, pid_path: Path, stack: ExitStack) -> Settings:
+    """Let the second process of a state directory, which may only wait for the first one to end, write a file of its own."""
+    if pid_path.name == PID_FILE:
+        return settings
+    path = health_beside(settings.health_path, os.getpid())
+    stack.callback(path.unlink, missing_ok=True)
+    return settings.model_copy(update={"health_file": path})
+
+
+def _say_what_follows(settings: Settings, names: Collection[str]) -> None:
+    where = settings.kafka.bootstrap_servers if settings.transport == "kafka" else str(settings.log_directory)
+    log().info(
+        f"waits for records of {', '.join(names)}",
+        transport=settings.transport,
+        at=where,
+        state=str(settings.state_dir),
+    )
 
 
 def _ledger(settings: Settings, bus: EventBus, patience: Patience) -> Ledger:
@@ -151,20 +198,6 @@ def _recorder(ledger: Ledger) -> Callable[[Notice], None]:
         ledger.record_event(EventRow(event.kind, notice.recorded_ms, content, event.level), event.datacenter)
 
     return record
-
-
-@contextmanager
-def _pid_file(settings: Settings) -> Iterator[None]:
-    """Keep the process's number in a file, for `opendt down`."""
-    path = settings.state_dir / PID_FILE
-    mine = f"{os.getpid()}\n"
-    path.write_text(mine, encoding="ascii")
-    try:
-        yield
-    finally:
-        with suppress(FileNotFoundError):
-            if path.read_text(encoding="ascii") == mine:
-                path.unlink()
 
 
 @contextmanager

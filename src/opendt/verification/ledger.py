@@ -533,7 +533,17 @@ class Ledger:
             statement = statement.where(table.c.proposal_id == proposal_id)
         return tuple(sorted(_decoded(decode_document, self._rows(statement)), key=lambda row: row.document.id))
 
-    def events(self, since_id: int = 0, datacenter: str | None = None, limit: int = 1000) -> list[RecordedEvent]:
+    def events(
+        self,
+        since_id: int = 0,
+        datacenter: str | None = None,
+        limit: int = 1000,
+        *,
+        kinds: Sequence[str] | None = None,
+        levels: Sequence[str] | None = None,
+        since_ms: int | None = None,
+        newest: bool = False,
+    ) -> list[RecordedEvent]:
         """Events after the one numbered `since_id`, oldest first: ask again with the last one's number to follow them.
 
         Parameters
@@ -544,11 +554,25 @@ class Ledger:
             Only of this one; empty for those of no datacenter.
         limit : int
             At most so many.
+        kinds, levels : sequence of str, optional
+            Only of these.
+        since_ms : int, optional
+            Only those whose time is not before this one, ms since the epoch.
+        newest : bool
+            Where there are more than `limit`: the last ones, not the first.
         """
-        statement = sa.select(tables.EVENTS).where(_E.id > since_id).order_by(_E.id).limit(limit)
+        order = _E.id.desc() if newest else _E.id
+        statement = sa.select(tables.EVENTS).where(_E.id > since_id).order_by(order).limit(limit)
         if datacenter is not None:
             statement = statement.where(_E.datacenter == datacenter)
-        return _decoded(decode_event, self._rows(statement))
+        if kinds is not None:
+            statement = statement.where(_E.kind.in_(kinds))
+        if levels is not None:
+            statement = statement.where(_E.level.in_(levels))
+        if since_ms is not None:
+            statement = statement.where(_E.time_ms >= since_ms)
+        found = _decoded(decode_event, self._rows(statement))
+        return found[::-1] if newest else found
 
     def counts(self, datacenter: str) -> dict[str, int]:
         """Rows of a datacenter in each table."""
