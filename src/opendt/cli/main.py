@@ -40,13 +40,17 @@ SUMMARIES: Final = {
     "convert": "Convert workloads between formats.",
     "demo": "Run the closed loop over a week and write a report.",
     "run": "Follow datacenters live, window by window.",
+    "status": "Say what is followed, how far it is and what went wrong.",
+    "events": "Print what happened, and follow it.",
+    "timeseries": "Print what was simulated and measured, tick by tick.",
+    "down": "End the process that follows datacenters.",
     "config": "Show settings and where each came from.",
     "topology": "List, compare and bring back versions of a topology.",
     "ledger": "Export, check and describe the ledger.",
     "certificate": "Show certificates and check them.",
     "replay": "Send a recorded datacenter as messages, at any speed.",
     "deadletter": "List messages that were refused, and send them again.",
-    "optimize": "Say which configuration would have met the objectives in a record, and what it costs.",
+    "optimize": "Say which configuration would have met the objectives.",
     "plan-capacity": "Say how few hosts a recorded demand needs.",
 }
 EXIT_CODES: Final = {
