@@ -436,7 +436,8 @@ class OpenDTOrchestrator:
         index = closed.index + 1
         slo = self._slos.value_from(index)
         if slo is not None:
-            self.slo = cycle.slo = slo
+            self.slo = slo
+            cycle.follow(slo)
         topology = self._topologies.value_from(index)
         if topology is None or self.topology is None:
             self._act()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from opendt.optimization.budgets import BudgetBook, BudgetStatus
 from opendt.optimization.scoring import SloStatus, check_slo
 from opendt.orchestrator.decisions import Decisions, Requests
 from opendt.orchestrator.environment import HOUR_MS, without_carbon
@@ -100,6 +101,8 @@ class Turn:
         Earlier windows, and perhaps this one, that were completed by what it told.
     metrics, slo
         Of the window, as known at its end.
+    budgets : tuple of BudgetStatus
+        How the error budgets stand.
     candidates : tuple of Candidate
         What was proposed or asked for, with what became of it; the best first.
     trust : TrustChange, optional
@@ -116,6 +119,7 @@ class Turn:
     confirmed: tuple[Confirmed, ...]
     metrics: WindowMetrics
     slo: tuple[SloStatus, ...]
+    budgets: tuple[BudgetStatus, ...]
     candidates: tuple[Candidate, ...]
     trust: TrustChange | None
     forecasts: tuple[Forecast, ...]
@@ -136,7 +140,7 @@ class Cycle:
     topology : Topology
         As the datasheet describes it.
     slo : Slo
-        Objectives; may be replaced between turns.
+        Objectives; see `follow`.
     start_epoch_ms : int
         Time 0, ms since the epoch (UTC).
     tick_ms : int
@@ -171,6 +175,7 @@ class Cycle:
         )
         self._begin_forecasts(tick_ms, 0)
         self.futures = FutureSampler(self.settings.seed)
+        self.budgets = BudgetBook(slo)
         bare = without_carbon(topology)
         self.decisions = Decisions(bare, slo, self.settings.horizon_ms, decisions, optimizers)
         self._start_epoch_ms = start_epoch_ms
@@ -200,11 +205,12 @@ class Cycle:
         confirmed = self.confirm(window.end_ms)
         present = self.twin.present(window.end_ms)
         metrics, objectives = self.score(present)
+        budgets = self.budgets.observe(window.end_ms, objectives)
         forecasts = self.forecast(present)
         verdicts = self.verify(confirmed, forecasts, window.end_ms)
         trust = self.watch(present, window, verdicts)
         candidates = self.decide(present, metrics, requests, is_moving=is_moving)
-        return Turn(window, confirmed, metrics, objectives, candidates, trust, forecasts, verdicts, strangers)
+        return Turn(window, confirmed, metrics, objectives, budgets, candidates, trust, forecasts, verdicts, strangers)
 
     def take(self, window: Window) -> int:
         """Take what the window tells; gives the number of tasks that are not in the system."""
@@ -240,6 +246,11 @@ class Cycle:
         if len(load.time_ms):
             self.blind.learn(load, self.readings.at(load.time_ms))
             self._learned_ms = int(load.time_ms[-1])
+
+    def follow(self, slo: Slo) -> None:
+        """Hold everything against other objectives from the next window on."""
+        self.slo = slo
+        self.budgets.follow(slo)
 
     def score(self, present: Present) -> tuple[WindowMetrics, tuple[SloStatus, ...]]:
         """Hold the window against the objectives."""

@@ -63,7 +63,7 @@ def entry_of(
         end_ms=closed.end_ms,
         input_hash=closed.input_hash,
         metrics=asdict(turn.metrics) | {f"{name}_count": count for name, count in closed.counts.items()},
-        slo=[asdict(status) for status in turn.slo],
+        slo=[*(asdict(status) for status in turn.slo), *({"budget": asdict(budget)} for budget in turn.budgets)],
         score=score(cycle.slo, turn.metrics).total,
         predictions=[_prediction(forecast, closed, tick_ms) for forecast in turn.predictions],
         observation=ObservationRow(ticks[seen].tolist(), turn.window.measured_w[seen].tolist()),
