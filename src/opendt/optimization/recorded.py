@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 __all__ = ["Recorded", "Step", "advise", "search_recorded"]
 
 _DAY_MS: Final = 86_400_000
-_SAMPLE_MS: Final = 300_000
+_LONGEST_SAMPLE_MS: Final = 300_000
+_SAMPLES: Final = 2_000
 _COARSE_MS: Final = 300_000
 _MANY_FRAGMENTS: Final = 200_000
 _LEAD_MS: Final = 1_000
@@ -111,10 +112,15 @@ class Recorded:
         """Steps of all demands together."""
         return sum(demand.fragment_count for demand in self.demands)
 
+    @property
+    def _sample_ms(self) -> int:
+        """Some two thousand samples, in whole seconds, and none farther apart than a window of the loop."""
+        return min(_LONGEST_SAMPLE_MS, max(1_000, self.until_ms // _SAMPLES // 1_000 * 1_000))
+
     def scenarios(self) -> Scenarios:
         """All demands on the empty datacenter, as futures."""
         options = Options(start_epoch_ms=self.demands[0].first_submission_ms - _LEAD_MS)
-        base = Simulation(self.topology, options, sample_interval_ms=_SAMPLE_MS)
+        base = Simulation(self.topology, options, sample_interval_ms=self._sample_ms)
         base.apply(ConserveWork())
         count = len(self.demands)
         return Scenarios(
