@@ -47,11 +47,15 @@ SUMMARIES: Final = {
     "config": "Show settings and where each came from.",
     "topology": "List, compare and bring back versions of a topology.",
     "ledger": "Export, check and describe the ledger.",
+    "propose": "Propose a change by hand.",
+    "proposals": "List proposals, accept and reject what waits.",
+    "rollback": "Take back what the gate changed.",
     "certificate": "Show certificates and check them.",
     "replay": "Send a recorded datacenter as messages, at any speed.",
     "deadletter": "List messages that were refused, and send them again.",
     "optimize": "Say which configuration would have met the objectives.",
     "plan-capacity": "Say how few hosts a recorded demand needs.",
+    "sweep": "Simulate grids and samples of configurations.",
 }
 EXIT_CODES: Final = {
     EXIT_DONE: "done",
