@@ -170,6 +170,7 @@ class Lines:
         self._began_s = clock()
 
     def __call__(self) -> None:
+        """Count a row that is done."""
         from opendt.cli.words import duration
 
         self._done += 1

@@ -159,8 +159,10 @@ def _grid(x_scale: _Scale, y_scale: _Scale) -> list[str]:
         y = y_scale.at(level)
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{_tick(level)}</text>')
-    for level in x_scale.ticks:
-        parts.append(f'<text x="{x_scale.at(level):.1f}" y="{bottom + 16}" text-anchor="middle">{_tick(level)}</text>')
+    parts.extend(
+        f'<text x="{x_scale.at(level):.1f}" y="{bottom + 16}" text-anchor="middle">{_tick(level)}</text>'
+        for level in x_scale.ticks
+    )
     return parts
 
 

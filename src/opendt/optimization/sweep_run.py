@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from opendt.model.errors import EngineError, FormatError, OpenDTError
+from opendt.model.errors import EngineError, FormatError, ModelError, OpenDTError
 from opendt.optimization.sweep_axes import Resolver
 from opendt.optimization.sweep_design import Row, rows_of
 from opendt.optimization.sweep_spec import read_spec
@@ -77,7 +77,8 @@ class RowJob:
 class Backend:
     """Where rows are simulated.
 
-    `simulate` is what the executor is given, and `in_flight` rows of it at a time; `explain` says in words what went wrong with the executor itself, or gives None for an error that is none of its own.
+    `simulate` is what the executor is given, and `in_flight` rows of it at a time; `explain` says in
+    words what went wrong with the executor itself, or gives None for an error that is none of its own.
     """
 
     executor: Executor
@@ -133,16 +134,20 @@ def open_sweep(path: Path | str) -> Sweep:
     Raises
     ------
     FormatError
-        When the spec, a topology or a workload cannot be read.
-    ModelError
-        When an axis or one of its values is not possible; names row and axis.
+        When the spec, a topology or a workload cannot be read, or an axis or one of its values is not possible.
     """
+    try:
+        return _opened(Path(path))
+    except ModelError as error:
+        raise FormatError(path, error.place, error.found, error.expected, error.hint) from error
+
+
+def _opened(path: Path) -> Sweep:
     from opendt._engine import __version__ as engine_version
     from opendt._engine import read_workload
     from opendt.formats.opendc_dialect import OpenDCReading
     from opendt.formats.opendc_topology import read_topology
 
-    path = Path(path)
     spec, folder, reading = read_spec(path), path.parent, OpenDCReading(strict=False)
     resolver = Resolver(spec, folder, lambda file: read_topology(file, reading=reading))
     rows = rows_of(spec)
