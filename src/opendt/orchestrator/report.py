@@ -70,7 +70,7 @@ def report_data(outcome: Outcome) -> ReportData:
         wall_s=outcome.wall_s,
         measured_time_ms=outcome.measured_time_ms,
         measured_w=outcome.measured_w,
-        kinds=outcome.predictions,
+        kinds={kind: outcome.predictions[kind] for kind in outcome.scores},  # a short run has no blind hour to judge
         scores=outcome.scores,
         start_epoch_ms=rehearsal.cycle.twin.simulation.start_epoch_ms,
         curves=_curves(outcome),
