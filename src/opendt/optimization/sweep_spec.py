@@ -114,7 +114,7 @@ class SweepSpec(Model):
         for name in ("topology", "workload"):
             if (getattr(self, name) is None) == (name not in self.axes):
                 raise ValueError(f"{name} either as a key of its own or as an axis")
-        for name in ("seed", "seeds", "options.seed"):
+        for name in ("seed", "seeds"):
             if name in self.axes:
                 raise ValueError(f"seeds as the key seeds of the sweep, not the axis {name}")
         if self.row_count > MAX_ROWS:
