@@ -136,19 +136,36 @@ def live_delay(context: Context) -> Samples:
     hours = 8 if context.repeats > 1 else 2
     with context.scratch() as folder:
         plant = Plant(folder)
-        options = ("--speed", str(SPEED), "--from", "84", "--hours", str(hours))
-        with ended(plant.replay(*options)) as sender:
-            wait_for(plant.has_begun, sender)
-            with ended(plant.follow()) as follower:
-                finish(sender)
-                wait_for(lambda: plant.last_window() >= hours * 12 - 1, follower)
-                follower.terminate()
-                finish(follower)
+        with ended(plant.follow()) as follower:
+            wait_for((plant.state / "ledger.sqlite").exists, follower)
+            _send_promptly(plant, hours)
+            wait_for(lambda: plant.last_window() >= hours * 12 - 1, follower)
+            follower.terminate()
+            finish(follower)
         delays = _delays(plant)
     return {
         "live-delay-p99": [statistics.quantiles(delays, n=100, method="inclusive")[98]],
         "live-delay-median": [statistics.median(delays)],
     }
+
+
+def _send_promptly(plant: Plant, hours: int) -> None:
+    """Send hours around noon of the fourth day, each message on its way at once: its time stamp is when it can be read."""
+    from opendt.telemetry.log import LogSink
+    from opendt.telemetry.recording import Plan, ReplayOptions, read_recording
+    from opendt.telemetry.replay import Replay
+
+    class Prompt(LogSink):
+        def send(self, topic: str, value: bytes, *, key: str, timestamp_ms: int | None = None) -> None:
+            super().send(topic, value, key=key, timestamp_ms=timestamp_ms)
+            self.flush()
+
+    options = ReplayOptions(from_ms=84 * 3_600_000, length_ms=hours * 3_600_000)
+    sink = Prompt(plant.state / "log", is_durable=False)
+    try:
+        Replay(Plan(read_recording(surf_week()), options), sink, speed=SPEED).run()
+    finally:
+        sink.close()
 
 
 def _delays(plant: Plant) -> list[float]:

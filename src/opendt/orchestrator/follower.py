@@ -33,9 +33,11 @@ if TYPE_CHECKING:
 __all__ = ["TOPICS", "Follower"]
 
 TOPICS: Final = (WORKLOAD, POWER, TASKS, FRAGMENTS, TOPOLOGY, CONFIG)
+_CONTROL: Final = frozenset((TOPOLOGY, CONFIG))
 _AHEAD: Final = 48
 _POLL_S: Final = 0.2
 _QUIET_POLLS: Final = 2
+_SILENT_S: Final = _QUIET_POLLS * _POLL_S
 _HEALTH_S: Final = 1.0
 _JOIN_S: Final = 15.0
 _LEASE_WAIT_S: Final = 30.0
@@ -92,6 +94,7 @@ class Follower:
         self._health = HealthFile(settings.health_path)
         self._health_s = -float("inf")
         self._committed: dict[Partition, int] = {}
+        self._heard_s: dict[Partition, float] = {}
 
     def stop(self, reason: str) -> None:
         """Ask the process to end after the window it is at; may be called from a signal handler."""
@@ -117,6 +120,7 @@ class Follower:
         quiet, began_s = 0, self._clock_s()
         while not self.patience.reason:
             records = self._poll()
+            self._note_silent(records)
             count = self._turn(records)
             self._steer()
             self._beat()
@@ -197,6 +201,7 @@ class Follower:
         orchestrator = self._make(name)
         orchestrator.start(wait_s=_LEASE_WAIT_S if self.settings.transport == "kafka" else 0.0)
         self.running[name] = orchestrator
+        self._heard_s.clear()  # it has been told of no silence yet
         orchestrator.start_topology_watcher()
         orchestrator.start_slo_watcher()
         return orchestrator
@@ -246,6 +251,24 @@ class Follower:
             elif least <= _AHEAD // 2 and partition in self._paused:
                 self._paused.discard(partition)
                 self.source.resume([partition])
+
+    def _note_silent(self, records: Sequence[Record]) -> None:
+        """Tell orchestrators of control topics that have nothing more, although others never rest.
+
+        Windows take what is there of these, and wait for nothing: only the streams that they wait for must all be silent before
+        any of them is given up.
+        """
+        now_s = self._clock_s()
+        for topic, number in {(record.topic, record.partition) for record in records if record.topic in _CONTROL}:
+            self._heard_s[Partition(topic, number)] = now_s
+        for partition in self._assigned - self._paused:
+            if partition.topic not in _CONTROL:
+                continue
+            heard_s = self._heard_s.setdefault(partition, now_s)
+            if heard_s + _SILENT_S <= now_s and self._is_at_end(partition):
+                self._heard_s[partition] = float("inf")  # told until it speaks again
+                for orchestrator in self.running.values():
+                    orchestrator.assembler.note_end(partition)
 
     def _note_ends(self) -> bool:
         """Tell orchestrators which partitions have nothing more; gives whether none has.

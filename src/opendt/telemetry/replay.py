@@ -26,7 +26,7 @@ SpeedOption = float | None
 """Event time over wall time; None is as fast as it goes."""
 
 _FLUSH_MESSAGES: Final = 20_000
-_FLUSH_S: Final = 1.0
+_FLUSH_S: Final = 0.05
 _LONGEST_SLEEP_S: Final = 0.5
 
 
