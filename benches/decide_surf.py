@@ -34,7 +34,7 @@ from opendt.model.slo import DurationTarget, EnergyTarget, RuntimeTargets, Slo
 from opendt.optimization.demand import coarsened, resampled_days, scaled_load
 from opendt.optimization.llm import LLM, LlmSettings, RecordedReplies
 from opendt.optimization.recorded import Recorded, Step, advise, search_recorded
-from opendt.optimization.rule_based import RuleBasedOptimizer
+from opendt.optimization.rule_based import RuleBasedOptimizer, RuleSettings
 from opendt.optimization.search import SearchSettings
 from opendt.optimization.search_space import SpaceLimits
 from opendt.orchestrator.environment import with_carbon
@@ -122,7 +122,8 @@ def _case(
         took_s[method] = time.perf_counter() - begun
         found[method] = trial
 
-    timed("rules", lambda: _last(advise(recorded, slo, RuleBasedOptimizer, trials, ROUNDS), trials.baseline))
+    rules = RuleBasedOptimizer(RuleSettings(cooldown_ms=0))
+    timed("rules", lambda: _last(advise(recorded, slo, rules, trials, ROUNDS), trials.baseline))
     timed(
         "language model", lambda: _last(advise(recorded, slo, _model(name, topology), trials, ROUNDS), trials.baseline)
     )
@@ -169,12 +170,11 @@ def _last(steps: list[Step], baseline: Trial) -> Trial:
     return min((step.trial for step in steps), key=lambda trial: trial.rank, default=baseline)
 
 
-def _model(name: str, topology: Topology) -> Any:
+def _model(name: str, topology: Topology) -> LLM:
     """One model for all rounds of a case, which plays what a language model answered when it was asked these questions."""
     content = json.loads((HERE / "decide_replies.json").read_text(encoding="utf-8"))
     service = RecordedReplies(content["replies"][name])
-    model = LLM(LlmSettings(ask_every_ms=0), topology=topology, service=service)
-    return lambda: model
+    return LLM(LlmSettings(ask_every_ms=0), topology=topology, service=service)
 
 
 def _robust(wider: Recorded, recorded: Recorded, slo: Slo, settings: SearchSettings) -> Trial:

@@ -180,7 +180,7 @@ def _advise(
 
     begin(f"asking the {'rules' if method == 'rules' else 'language model'}")
     trials: Trials = recorded.trials(slo, SearchSettings(seed=seed, work_tolerance_ratio=0.0))
-    steps = advise(recorded, slo, _optimizers(method, recorded, choices), trials, _ROUNDS)
+    steps = advise(recorded, slo, _optimizer(method, recorded, choices), trials, _ROUNDS)
     baseline = trials.baseline
     best = min([baseline, *(step.trial for step in steps)], key=lambda trial: trial.rank)
     rows = [trial_row("now", baseline, baseline)]
@@ -211,31 +211,29 @@ def _combined(steps: list[Step]) -> Any:
     return Proposal.of(last.proposal.source, 0, last.proposal.rule, why, last.trial.changes, last.proposal.bounds)
 
 
-def _optimizers(method: str, recorded: Recorded, choices: dict[str, Any]) -> Any:
-    """What gives the optimiser of each round: new rules, which have no cool-down then, or one model with its memory."""
+def _optimizer(method: str, recorded: Recorded, choices: dict[str, Any]) -> Optimizer:
+    """Rules or a model that can be asked again at once: all rounds are about one moment of the record."""
     import os
 
     if method == "rules":
-        from opendt.optimization.rule_based import RuleBasedOptimizer
+        from opendt.optimization.rule_based import RuleBasedOptimizer, RuleSettings
 
-        return RuleBasedOptimizer
+        return RuleBasedOptimizer(RuleSettings(cooldown_ms=0))
     from opendt.optimization.llm import LLM, LlmSettings, RecordedReplies
 
-    # Rounds are asked at one moment of the record: none is too soon after the last.
     chosen = {"ask_every_ms": 0} | ({"model": choices["model"]} if choices["model"] else {})
     replies: Path | None = choices["replies"]
     key = os.environ.get("OPENAI_API_KEY", "")
     if replies is None and not key:
         message = "--method llm needs a key in OPENAI_API_KEY, or recorded answers in --replies FILE"
         raise click.UsageError(message)
-    model: Optimizer = LLM(
+    return LLM(
         LlmSettings(**chosen),
         api_key=key,
         base_url=choices["base_url"],
         topology=recorded.topology,
         service=None if replies is None else RecordedReplies.read(replies),
     )
-    return lambda: model
 
 
 def _write_proposal(answer: dict[str, Any], target: Path, quiet: bool) -> None:

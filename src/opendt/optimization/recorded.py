@@ -191,7 +191,7 @@ class Step:
     trial: Trial
 
 
-def advise(recorded: Recorded, slo: Slo, optimizer: Callable[[], Optimizer], trials: Trials, rounds: int) -> list[Step]:
+def advise(recorded: Recorded, slo: Slo, optimizer: Optimizer, trials: Trials, rounds: int) -> list[Step]:
     """Ask an optimiser that makes one step at a time, until it has nothing to say, all is met, or it makes things worse.
 
     Parameters
@@ -200,8 +200,8 @@ def advise(recorded: Recorded, slo: Slo, optimizer: Callable[[], Optimizer], tri
         The demand.
     slo : Slo
         Objectives.
-    optimizer : callable
-        Gives the optimiser of a round: a new one for those that keep silent for some time after a proposal.
+    optimizer : Optimizer
+        Asked every time at a moment of the same record: it must not keep silent for some time after a proposal.
     trials : Trials
         Of the same demand, for the effect.
     rounds : int
@@ -212,7 +212,7 @@ def advise(recorded: Recorded, slo: Slo, optimizer: Callable[[], Optimizer], tri
     trials.run([])
     best = trials.baseline
     for _ in range(rounds):
-        proposal = optimizer().propose(recorded.context(slo, changes))
+        proposal = optimizer.propose(recorded.context(slo, changes))
         if proposal is None:
             break
         changes = (*changes, *proposal.changes)
