@@ -18,6 +18,7 @@ from opendt.model.errors import InputError, shown
 from opendt.model.mode import Mode, rank
 from opendt.model.proposal import Proposal
 from opendt.optimization.base import Context
+from opendt.optimization.certificate_inputs import state_hash
 from opendt.optimization.certify import Certifier
 from opendt.optimization.effect import simulate_effect
 from opendt.optimization.rule_based import RuleBasedOptimizer
@@ -286,7 +287,14 @@ class Decisions:
             if certificate is not None and certificate.is_certified:
                 return Candidate(proposal, effect, certificate, self._refuse(proposal, now_ms, error))
             topology = None  # the gate refuses it for what the certificate says
-        decision = self.gate.decide(proposal, certificate, mode=self.mode, trust=self.trust.level, now_ms=now_ms)
+        decision = self.gate.decide(
+            proposal,
+            certificate,
+            state=state_hash(present.simulation),
+            mode=self.mode,
+            trust=self.trust.level,
+            now_ms=now_ms,
+        )
         return Candidate(proposal, effect, certificate, decision, topology if decision.is_applied else None)
 
     def _accept(
@@ -312,7 +320,14 @@ class Decisions:
         except InputError as error:
             return [Candidate(proposal, effect, None, self._refuse(proposal, now_ms, error, by="person"))]
         certificate = self._certify(proposal, present, futures, calibrator)
-        decision = self.gate.accept(proposal_id, certificate, mode=self.mode, trust=self.trust.level, now_ms=now_ms)
+        decision = self.gate.accept(
+            proposal_id,
+            certificate,
+            state=state_hash(present.simulation),
+            mode=self.mode,
+            trust=self.trust.level,
+            now_ms=now_ms,
+        )
         return [Candidate(proposal, effect, certificate, decision, topology if decision.is_applied else None)]
 
     def _certify(

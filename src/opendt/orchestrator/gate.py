@@ -156,21 +156,27 @@ class Gate:
         return lowest(mode, trust, self.cap)
 
     def decide(
-        self, proposal: Proposal, certificate: Certificate | None, *, mode: Mode, trust: Mode, now_ms: int
+        self, proposal: Proposal, certificate: Certificate | None, *, state: str, mode: Mode, trust: Mode, now_ms: int
     ) -> Decision:
-        """Decide on a proposal of this window (times are ms since the epoch)."""
+        """Decide on a proposal of this window.
+
+        Parameters
+        ----------
+        proposal : Proposal
+            What is to be done.
+        certificate : Certificate, optional
+            What speaks for it.
+        state : str
+            Hash of the state that it is to be applied to (``opendt.optimization.certificate_inputs.state_hash``).
+        mode, trust : Mode
+            The most that is configured, and that accuracy has earned.
+        now_ms : int
+            End of the window, ms since the epoch.
+        """
         level = self.level(mode, trust)
-        if certificate is None:
-            return self._say(
-                proposal.id, now_ms, "refused", "no certificate: too little has been seen to draw futures from"
-            )
-        if not certificate.is_sealed or certificate.proposal != proposal:
-            return self._say(
-                proposal.id, now_ms, "refused", "its certificate is not sealed, or speaks of another proposal"
-            )
-        if not certificate.is_certified:
-            reasons = "; ".join(reason.text for reason in certificate.reasons) or "not shown"
-            return self._say(proposal.id, now_ms, "refused", f"not certified: {reasons}")
+        objection = _objection(certificate, proposal, state)
+        if objection:
+            return self._say(proposal.id, now_ms, "refused", objection)
         if rank(level) <= rank("advise"):
             return self._say(proposal.id, now_ms, "advised", self._why_not(mode, trust))
         hindrance = self._hindrance(now_ms)
@@ -185,9 +191,9 @@ class Gate:
         return next((name for name, (one, _) in self.waiting.items() if one.changes == changes), None)
 
     def accept(
-        self, proposal_id: str, certificate: Certificate | None, *, mode: Mode, trust: Mode, now_ms: int
+        self, proposal_id: str, certificate: Certificate | None, *, state: str, mode: Mode, trust: Mode, now_ms: int
     ) -> Decision:
-        """Decide on a proposal that a person accepts; the certificate is of the present state."""
+        """Decide on a proposal that a person accepts; as `decide`."""
         if proposal_id not in self.waiting:
             return self._say(
                 proposal_id, now_ms, "refused", "it does not wait: unknown, decided or expired", by="person"
@@ -195,11 +201,9 @@ class Gate:
         if rank(self.level(mode, trust)) < rank("approve"):
             return self._say(proposal_id, now_ms, "refused", self._why_not(mode, trust), by="person")
         proposal, _ = self.waiting[proposal_id]
-        if certificate is None or not certificate.is_sealed or certificate.proposal != proposal:
-            return self._say(proposal_id, now_ms, "refused", "no certificate of the present state", by="person")
-        if not certificate.is_certified:
-            reasons = "; ".join(reason.text for reason in certificate.reasons) or "not shown"
-            return self._say(proposal_id, now_ms, "refused", f"not certified as things are now: {reasons}", by="person")
+        objection = _objection(certificate, proposal, state)
+        if objection:
+            return self._say(proposal_id, now_ms, "refused", objection, by="person")
         hindrance = self._hindrance(now_ms)
         if hindrance is not None:
             return self._say(proposal_id, now_ms, "refused", hindrance, by="person")
@@ -258,3 +262,18 @@ class Gate:
     @staticmethod
     def _say(proposal_id: str, now_ms: int, verdict: Verdict, reason: str, *, by: str = "gate") -> Decision:
         return Decision(proposal_id=proposal_id, time_ms=now_ms, verdict=verdict, by=by, reason=reason)
+
+
+def _objection(certificate: Certificate | None, proposal: Proposal, state: str) -> str:
+    """Say why a certificate does not speak for a proposal in a state; empty when it does."""
+    if certificate is None:
+        return "no certificate"
+    if not certificate.is_sealed:
+        return "its certificate was changed after it was written"
+    if certificate.proposal != proposal:
+        return "its certificate speaks of another proposal"
+    if not certificate.is_certified:
+        return f"not certified: {'; '.join(reason.text for reason in certificate.reasons) or 'not shown'}"
+    if certificate.inputs.state != state:
+        return "the state has moved since its certificate was written"
+    return ""
