@@ -41,8 +41,8 @@ class SearchSettings:
     Parameters
     ----------
     evaluations : int
-        Most configurations that are simulated. 300: under a second of a live loop, and where the front hardly moves any more
-        for two or three genes.
+        Most configurations that are simulated. 300: a second or two of a live loop (eight futures of an hour, 280 hosts, two
+        cores; power caps take the most of it), and where the front hardly moves any more for two or three genes.
     time_budget_s : float, optional
         Longest time, s; the batch under way is finished.
     population : int
