@@ -1,0 +1,98 @@
+"""A snapshot is used whole or not at all, and can make nothing but what a twin consists of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+from collections import deque
+
+import numpy as np
+import pytest
+
+from opendt.orchestrator import snapshots
+from opendt.orchestrator.snapshots import SnapshotStore
+
+
+@pytest.fixture
+def store(tmp_path):
+    return SnapshotStore(tmp_path / "twin", "west")
+
+
+def state(number):
+    return {"n": number, "column": np.arange(3.0), "queue": deque([1, 2])}
+
+
+def test_the_newest_that_the_ledger_knows_of_is_taken(store):
+    for index in (3, 7):
+        store.write(index, state(index))
+    found, reasons = store.newest(7)
+    assert (found.index, found.state["n"], reasons) == (7, 7, [])
+    assert found.state["column"].tolist() == [0.0, 1.0, 2.0]
+    found, reasons = store.newest(6)
+    assert found.index == 3
+    assert len(reasons) == 1
+    assert "window 7, expected at most 6" in reasons[0]
+
+
+def test_two_are_kept(store):
+    for index in range(5):
+        store.write(index, state(index))
+    assert store.indices() == [3, 4]
+
+
+def test_where_there_is_none_none_is_given(store):
+    assert store.newest(10) == (None, [])
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "empty", "no header"])
+def test_a_damaged_one_is_passed_over_for_the_one_before(store, damage):
+    store.write(1, state(1))
+    store.write(2, state(2))
+    path = store.directory / "0000000002.twin"
+    data = path.read_bytes()
+    broken = {"cut": data[:-5], "changed": data[:-5] + b"xxxxx", "empty": b"", "no header": b"\x80\x05 nothing"}
+    path.write_bytes(broken[damage])
+    found, reasons = store.newest(2)
+    assert found.index == 1
+    assert [reason.partition(":")[0] for reason in reasons] == ["0000000002.twin"]
+
+
+@pytest.mark.parametrize("key", ["opendt", "engine", "python", "numpy", "format"])
+def test_one_of_another_version_is_refused_by_name(store, key, monkeypatch):
+    versions = snapshots._versions()
+    monkeypatch.setattr(snapshots, "_versions", lambda: {**versions, key: "other"})
+    store.write(1, state(1))
+    monkeypatch.undo()
+    found, reasons = store.newest(1)
+    assert found is None
+    assert f"{key}: found " in reasons[0]
+
+
+def test_one_of_another_datacenter_or_window_is_refused(store):
+    store.write(1, state(1))
+    (store.directory / "0000000001.twin").rename(store.directory / "0000000002.twin")
+    assert store.newest(2)[0] is None
+    store.write(1, state(1))
+    assert SnapshotStore(store.directory, "east").newest(1)[0] is None
+
+
+class _Foreign:
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize("function", [os.getpid, print, eval], ids=["os.getpid", "print", "eval"])
+def test_a_pickle_that_names_anything_else_makes_nothing(store, function):
+    body = pickle.dumps({"x": _Foreign(function, *([] if function is os.getpid else ["1"]))})
+    header = {**snapshots._versions(), "datacenter": "west", "index": 1, "size_bytes": len(body)}
+    header["sha256"] = hashlib.sha256(body).hexdigest()
+    store.directory.mkdir()
+    (store.directory / "0000000001.twin").write_bytes(json.dumps(header).encode() + b"\n" + body)
+    found, reasons = store.newest(1)
+    assert found is None
+    assert "which no twin is made of" in reasons[0]
