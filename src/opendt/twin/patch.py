@@ -4,22 +4,33 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from opendt.model.change import AddHosts, RemoveHosts, ResizeHosts, SetPowerCap, SetPowerModel, ThrottleHosts
+from opendt.model.change import (
+    AddHosts,
+    ClusterHosts,
+    GroupHosts,
+    NamedHosts,
+    RemoveHosts,
+    ResizeHosts,
+    SetPowerCap,
+    ThrottleHosts,
+)
 from opendt.model.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from opendt.engine.simulation import Simulation
-    from opendt.model.change import Change
+    from opendt.model.change import Change, Hosts
     from opendt.model.topology import Cluster, HostGroup, Topology
 
 __all__ = ["patched"]
 
-_WRITABLE = (AddHosts, RemoveHosts, ResizeHosts, SetPowerCap, SetPowerModel, ThrottleHosts)
+_WRITABLE = (AddHosts, RemoveHosts, ResizeHosts, SetPowerCap, ThrottleHosts)
 _HINT = "A topology file describes groups of equal hosts; such a change can be advised only."
 
-_Kinds = dict[tuple[str, str], set[tuple[int, float]]]
+_Key = tuple[str, str]
+_Kinds = dict[_Key, set[tuple[int, float]]]
+_Names = dict[_Key, set[str]]
 
 
 def patched(topology: Topology, changes: Sequence[Change], simulation: Simulation) -> Topology:
@@ -45,13 +56,13 @@ def patched(topology: Topology, changes: Sequence[Change], simulation: Simulatio
         if not isinstance(change, _WRITABLE):
             raise ModelError(f"changes[{number}]", change.type, "a change of hosts or of a power cap", _HINT)
     fork = simulation.fork(with_basis=False)
-    before = _groups(fork)[1]
+    _, before = _groups(fork)
     fork.apply(*changes)
-    counts, after = _groups(fork)
+    names, after = _groups(fork)
     clusters = []
     for cluster in topology.clusters:
         groups = [*cluster.hosts, *_added(cluster, changes)]
-        hosts = tuple(_patched_group(cluster.name, group, counts, before, after, changes) for group in groups)
+        hosts = tuple(_patched_group((cluster.name, group), names, before, after, changes) for group in groups)
         cap = {one.cluster: one.max_power_w for one in changes if isinstance(one, SetPowerCap)}
         source = cluster.power_source
         if cluster.name in cap:
@@ -60,19 +71,19 @@ def patched(topology: Topology, changes: Sequence[Change], simulation: Simulatio
     return type(topology).model_validate(topology.model_copy(update={"clusters": tuple(clusters)}).model_dump())
 
 
-def _groups(simulation: Simulation) -> tuple[dict[tuple[str, str], int], _Kinds]:
+def _groups(simulation: Simulation) -> tuple[_Names, _Kinds]:
     """Hosts that stay in each group, and the sizes (cores, capacity in MHz) that they have."""
     hosts = simulation.hosts()
-    counts: dict[tuple[str, str], int] = {}
+    names: _Names = {}
     kinds: _Kinds = {}
-    columns = (hosts["cluster"], hosts["group"], hosts["status"], hosts["core_count"], hosts["capacity_mhz"])
-    for cluster, group, status, cores, capacity_mhz in zip(*columns, strict=True):
+    columns = ("name", "cluster", "group", "status", "core_count", "capacity_mhz")
+    for name, cluster, group, status, cores, capacity_mhz in zip(*(hosts[one] for one in columns), strict=True):
         if status in ("removed", "draining"):
             continue
         key = (cluster, group)
-        counts[key] = counts.get(key, 0) + 1
+        names.setdefault(key, set()).add(name)
         kinds.setdefault(key, set()).add((int(cores), float(capacity_mhz)))
-    return counts, kinds
+    return names, kinds
 
 
 def _added(cluster: Cluster, changes: Sequence[Change]) -> list[HostGroup]:
@@ -82,15 +93,12 @@ def _added(cluster: Cluster, changes: Sequence[Change]) -> list[HostGroup]:
 
 
 def _patched_group(
-    cluster: str,
-    group: HostGroup,
-    counts: dict[tuple[str, str], int],
-    before: _Kinds,
-    after: _Kinds,
-    changes: Sequence[Change],
+    place: tuple[str, HostGroup], names: _Names, before: _Kinds, after: _Kinds, changes: Sequence[Change]
 ) -> HostGroup:
+    cluster, group = place
     key = (cluster, group.name)
-    count = counts.get(key, 0)
+    there = names.get(key, set())
+    count = len(there)
     update: dict[str, object] = {"count": count}
     sizes = after.get(key, set())
     if count and sizes != before.get(key, sizes):
@@ -100,7 +108,21 @@ def _patched_group(
         update |= {"core_count": cores, "core_speed_mhz": capacity_mhz / cores}
     for change in changes:
         if isinstance(change, ResizeHosts) and change.memory_mib is not None and key in before:
-            update["memory_mib"] = change.memory_mib
-        if isinstance(change, SetPowerModel):
-            update["power_model"] = change.power_model
+            meant = _meant(change.hosts, key, there)
+            if meant and meant != there:
+                found = f"another memory for {len(meant)} of {count} hosts"
+                raise ModelError(f"{cluster}.{group.name}", found, "equal hosts in a group", _HINT)
+            if meant:
+                update["memory_mib"] = change.memory_mib
     return group.model_copy(update=update)
+
+
+def _meant(hosts: Hosts, key: _Key, there: set[str]) -> set[str]:
+    """Which of a group's hosts are meant."""
+    if isinstance(hosts, NamedHosts):
+        return there.intersection(hosts.names)
+    if isinstance(hosts, ClusterHosts):
+        return there if hosts.cluster == key[0] else set()
+    if isinstance(hosts, GroupHosts):
+        return there if hosts.group == key[1] else set()
+    return there
