@@ -121,7 +121,7 @@ def _run(sweep: Sweep, journal: Journal, made: AbstractContextManager[Backend], 
         with _progress(len(journal.totals), total, quiet) as step, made as backend:
             run_sweep(sweep, journal, backend, lambda _row: step())
     except BaseException:
-        words = f"stopped: {len(journal.totals)} of {total} rows are kept in {journal.path}; the same command goes on"
+        words = f"stopped: {journal.kept()} of {total} rows are kept in {journal.path}; the same command goes on"
         click.echo(words, err=True)
         raise
 

@@ -5,6 +5,8 @@ A row whose worker dies is simulated again by another one. Results do not tell w
 
 from __future__ import annotations
 
+import logging
+import signal
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -17,25 +19,32 @@ if TYPE_CHECKING:
 
     from distributed import Client
 
-__all__ = ["dask_backend"]
+__all__ = ["dask_backend", "dask_setup"]
 
 _ALLOWED_FAILURES: Final = 10
 """Deaths of workers that a row may be near before it is held to be their cause. Dask suspects every row that a dying worker
 held, so that its own 3 are used up by three deaths of other origin."""
-_CONNECT_TIMEOUT_S: Final = 10
+_CONNECT_TIMEOUT_S: Final = 10.0
 _JOBS_PER_THREAD: Final = 8
 """Enough for the way there and back to cost nothing; the scheduler holds what no worker has begun."""
 _SETTINGS: Final[dict[str, Any]] = {
     "distributed.scheduler.allowed-failures": _ALLOWED_FAILURES,
-    "distributed.worker.daemon": True,
-    # Nobody reads them here, and on a busy machine they are many.
+    # Warnings of a busy machine, and of the end of a cluster with rows in it, help nobody here.
     "distributed.admin.tick.limit": "10m",
     "logging.distributed": "error",
+    "distributed.worker.preload": [__name__],
 }
 
 
+def dask_setup(_worker: object) -> None:
+    """Leave Ctrl-C, which a terminal sends to every process, to the one that keeps the journal; Dask calls this."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 @contextmanager
-def dask_backend(scheduler: str | None = None, *, local_workers: int = 0) -> Iterator[Backend]:
+def dask_backend(
+    scheduler: str | None = None, *, local_workers: int = 0, connect_timeout_s: float = _CONNECT_TIMEOUT_S
+) -> Iterator[Backend]:
     """Simulate on a Dask cluster.
 
     Parameters
@@ -44,6 +53,8 @@ def dask_backend(scheduler: str | None = None, *, local_workers: int = 0) -> Ite
         Address of a running scheduler; its workers need this package and the workloads at the same paths.
     local_workers : int
         Otherwise: worker processes to start on this machine for the time being, reached on loopback only.
+    connect_timeout_s : float
+        How long a scheduler may take to answer, s.
 
     Raises
     ------
@@ -63,6 +74,7 @@ def dask_backend(scheduler: str | None = None, *, local_workers: int = 0) -> Ite
     with ExitStack() as stack:
         # Read when the scheduler starts, so they stand before the cluster.
         stack.enter_context(dask.config.set(_SETTINGS))
+        stack.enter_context(_only_errors(logging.getLogger("distributed")))
         if scheduler is None:
             cluster = LocalCluster(  # type: ignore[no-untyped-call]
                 n_workers=local_workers,
@@ -75,14 +87,25 @@ def dask_backend(scheduler: str | None = None, *, local_workers: int = 0) -> Ite
         else:
             address = scheduler
         try:
-            client = Client(address, timeout=_CONNECT_TIMEOUT_S, set_as_default=False)  # type: ignore[no-untyped-call]
+            client = Client(address, timeout=connect_timeout_s, set_as_default=False)  # type: ignore[no-untyped-call]
             stack.enter_context(client)
         except (OSError, ValueError) as error:
             words = f"scheduler {scheduler}: found {str(error) or 'no answer'}, expected one that answers"
-            raise TransportError(f"{words} within {_CONNECT_TIMEOUT_S} s. Check --scheduler") from error
+            raise TransportError(f"{words} within {connect_timeout_s:g} s. Check --scheduler") from error
         in_flight = _JOBS_PER_THREAD * _threads(client, scheduler)
         executor = client.get_executor(pure=False)  # type: ignore[no-untyped-call]
         yield Backend(executor, in_flight, simulate_row, explain)
+
+
+@contextmanager
+def _only_errors(logger: logging.Logger) -> Iterator[None]:
+    """Dask reads its settings of logging once, when it is imported."""
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _threads(client: Client, scheduler: str | None) -> int:

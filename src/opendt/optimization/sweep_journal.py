@@ -72,6 +72,12 @@ class Journal:
         self._write({"row": row, "totals": dict(totals)})
         self.totals[row] = dict(totals)
 
+    def kept(self) -> int:
+        """Count the rows on disk, which an interrupt may have left more than those in memory."""
+        self._file.flush()
+        self._file.seek(0)
+        return self._file.read().count(b"\n") - 1
+
     def _opened(self) -> BinaryIO:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)

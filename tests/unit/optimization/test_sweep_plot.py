@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import pyarrow as pa
 import pytest
@@ -19,7 +19,7 @@ def table(axes, **quantities):
 
 
 def parts(text):
-    root = ElementTree.fromstring(text)
+    root = ET.fromstring(text)
     return root, list(root.iter(f"{SVG}circle"))
 
 
