@@ -17,7 +17,17 @@ from opendt.model.errors import MessageError
 from opendt.telemetry import messages
 from opendt.telemetry.message_columns import FragmentRows, batch_rows, object_rows, parts_rows
 from opendt.telemetry.message_models import LATEST_MS, PowerMessage, SettingMessage, TopologyMessage
-from opendt.telemetry.messages import FRAGMENTS, WORKLOAD, Fragments, Heartbeat, Parts, Task, decode_parsed, parse
+from opendt.telemetry.messages import (
+    FRAGMENTS,
+    TASKS,
+    WORKLOAD,
+    Fragments,
+    Heartbeat,
+    Parts,
+    Task,
+    decode_parsed,
+    parse,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +42,11 @@ NEVER: Final = -(2**62)
 """A time before all others."""
 _AT_ONCE: Final = 1_000
 """Records that are decoded together: enough to work on columns, few enough to stay in the processor's cache."""
+_ENOUGH: Final = 100
+"""Records that are worth decoding together."""
+_SHORT_BYTES: Final = 4_096
+"""What is longer is not parsed twice."""
+_UNKNOWN_MS: Final = float("inf")
 _ENVELOPE: Final = itemgetter("message_type", "timestamp", "parts")
 _OLDER_KEYS: Final = ("id", "submission_time", "duration", "cpu_usage")
 
@@ -113,6 +128,9 @@ class Batch:
 class Inbox:
     """The records of one partition that belong to one datacenter.
 
+    Records that come by ones and twos, as they do in life, are gathered and decoded together, at the latest when they may bring
+    the stream to a time that is asked for.
+
     Attributes
     ----------
     partition : Partition
@@ -121,8 +139,6 @@ class Inbox:
         Known to exist although nothing was heard of it.
     is_at_end : bool
         Everything the partition holds has been delivered.
-    seen_ms : int
-        Watermark of all that was read.
     watermark_ms, next_offset : int
         Watermark of what windows have taken, and the offset after it.
     recover_below : int
@@ -132,13 +148,15 @@ class Inbox:
     partition: Partition
     declared: bool = False
     is_at_end: bool = False
-    seen_ms: int = NEVER
     watermark_ms: int = NEVER
     next_offset: int = 0
     read_offset: int = 0
     recover_below: int = 0
     heard: bool = False
-    first_task_ms: int = NEVER
+    _seen_ms: int = NEVER
+    _first_task_ms: int = NEVER
+    _gathered: list[Record] = field(default_factory=list)
+    _gathered_ms: float = NEVER
     _batches: deque[Batch] = field(default_factory=deque)
     _holds: list[tuple[int, int]] = field(default_factory=list)
 
@@ -148,6 +166,23 @@ class Inbox:
         return self.declared or self.heard
 
     @property
+    def seen_ms(self) -> int:
+        """Watermark of all that was read."""
+        self._decode_gathered()
+        return self._seen_ms
+
+    @property
+    def reached_ms(self) -> int:
+        """About `seen_ms`, without the cost of decoding: never less, and more only by what a refused record said."""
+        return self.seen_ms if self._gathered_ms == _UNKNOWN_MS else int(max(self._seen_ms, self._gathered_ms))
+
+    @property
+    def first_task_ms(self) -> int:
+        """Submission of the first task that was read."""
+        self._decode_gathered()
+        return self._first_task_ms
+
+    @property
     def is_recovered(self) -> bool:
         """Whether all that was taken before a restart has been read again."""
         return self.read_offset >= self.recover_below
@@ -155,12 +190,14 @@ class Inbox:
     def restore(self, resume_offset: int, next_offset: int, watermark_ms: int) -> None:
         """Continue where a window left off."""
         self.heard = True
-        self.seen_ms = self.watermark_ms = watermark_ms
+        self._seen_ms = self.watermark_ms = watermark_ms
         self.next_offset = self.recover_below = next_offset
         self.read_offset = resume_offset
 
     def has_passed(self, threshold_ms: int) -> bool:
         """Whether a record at or after this time has been read."""
+        if max(self._seen_ms, self._gathered_ms) < threshold_ms:
+            return False
         return self.seen_ms >= threshold_ms and self.is_recovered
 
     def add(self, records: Sequence[Record]) -> None:
@@ -172,21 +209,33 @@ class Inbox:
         self.is_at_end = False
         self.heard = True
         self.read_offset = records[-1].offset + 1
+        self._gathered.extend(records)
+        if len(self._gathered) >= _ENOUGH:
+            self._decode_gathered()
+            return
+        for record in records:
+            self._gathered_ms = max(self._gathered_ms, _latest_ms(self.partition.topic, record.value))
+
+    def _decode_gathered(self) -> None:
+        if not self._gathered:
+            return
+        records, self._gathered, self._gathered_ms = self._gathered, [], NEVER
         for begin in range(0, len(records), _AT_ONCE):
-            batch = _decode(self.partition.topic, records[begin : begin + _AT_ONCE], self.seen_ms)
-            self.seen_ms = int(batch.after_ms[-1])
-            if self.first_task_ms == NEVER:
+            batch = _decode(self.partition.topic, records[begin : begin + _AT_ONCE], self._seen_ms)
+            self._seen_ms = int(batch.after_ms[-1])
+            if self._first_task_ms == NEVER:
                 tasks = (item for item in batch.items if type(item) is Task)
-                self.first_task_ms = next((task.task.submission_ms for task in tasks), NEVER)
+                self._first_task_ms = next((task.task.submission_ms for task in tasks), NEVER)
             self._batches.append(batch)
 
     def forget_heartbeats(self) -> None:
         """Drop what was read, of which nothing is kept: heartbeats before the first task."""
+        self._decode_gathered()
         for batch in self._batches:
             if any(type(item) is not Heartbeat for item in batch.items):
                 return
         if self._batches:
-            self.next_offset, self.watermark_ms = self.read_offset, self.seen_ms
+            self.next_offset, self.watermark_ms = self.read_offset, self._seen_ms
             self._batches.clear()
 
     def take(self, threshold_ms: int | None) -> list[tuple[Batch, int, int]]:
@@ -197,6 +246,7 @@ class Inbox:
         list of tuple
             Batches with the range of records in each.
         """
+        self._decode_gathered()
         taken = []
         while self._batches:
             batch = self._batches[0]
@@ -233,6 +283,18 @@ class Inbox:
         while holds and holds[0][1] <= window:
             heapq.heappop(holds)
         return min(holds[0][0], self.next_offset) if holds else self.next_offset
+
+
+def _latest_ms(topic: str, value: bytes) -> float:
+    """Give the event time of a record if it is a good one; infinity where that takes to decode it."""
+    if topic in (TASKS, FRAGMENTS) or len(value) > _SHORT_BYTES:
+        return _UNKNOWN_MS
+    try:
+        document = orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return _UNKNOWN_MS
+    moment = document.get("timestamp") if type(document) is dict else None
+    return moment if type(moment) is int and moment <= LATEST_MS else _UNKNOWN_MS
 
 
 def _decode(topic: str, records: Sequence[Record], seen_ms: int) -> Batch:

@@ -259,9 +259,10 @@ class WindowAssembler:
     def ahead(self, partition: Partition) -> int:
         """How many windows a partition has been read ahead of the next that will close; 0 while the origin is unknown."""
         inbox = self._inboxes.get(partition)
-        if inbox is None or self._grid is None or inbox.seen_ms == NEVER:
+        if inbox is None or self._grid is None:
             return 0
-        return max(0, int(self._grid.ended_by(inbox.seen_ms)) - self._next + 1)
+        reached_ms = inbox.reached_ms
+        return 0 if reached_ms == NEVER else max(0, int(self._grid.ended_by(reached_ms)) - self._next + 1)
 
     # ---------------------------------------------------------------- out
 
@@ -375,17 +376,18 @@ class WindowAssembler:
         workload = [inbox for inbox in self._of(_WORKLOAD) if inbox.is_required]
         if not any(inbox.has_passed(threshold_ms) for inbox in workload):
             return False
-        patient_ms = max(inbox.seen_ms for inbox in workload) - self.power_patience_ms
-        is_patience_over = patient_ms >= threshold_ms
+
+        def is_patience_over() -> bool:
+            return max(inbox.seen_ms for inbox in workload) - self.power_patience_ms >= threshold_ms
 
         def is_settled(inbox: Inbox) -> bool:
             if inbox.has_passed(threshold_ms):
                 return True
-            return inbox.is_at_end and (is_patience_over or inbox.partition.topic in _CONTROL)
+            return inbox.is_at_end and (inbox.partition.topic in _CONTROL or is_patience_over())
 
         power = self._of((POWER,))
         required = [inbox for inbox in power if inbox.is_required]
-        if not required and not (is_patience_over and any(inbox.is_at_end for inbox in power)):
+        if not required and not (any(inbox.is_at_end for inbox in power) and is_patience_over()):
             return False
         control = [inbox for inbox in self._of(_CONTROL) if inbox.is_required]
         return all(map(is_settled, (*workload, *required, *control)))
