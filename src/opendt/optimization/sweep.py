@@ -39,6 +39,7 @@ _SETTINGS: Final[dict[str, Any]] = {
 def dask_setup(_worker: object) -> None:
     """Leave Ctrl-C, which a terminal sends to every process, to the one that keeps the journal; Dask calls this."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.getLogger("distributed").setLevel(logging.ERROR)
 
 
 @contextmanager
@@ -74,7 +75,11 @@ def dask_backend(
     with ExitStack() as stack:
         # Read when the scheduler starts, so they stand before the cluster.
         stack.enter_context(dask.config.set(_SETTINGS))
-        stack.enter_context(_only_errors(logging.getLogger("distributed")))
+        # What goes wrong is told in our own words. Dask reads its settings of logging once, when it is imported.
+        loggers = {name: logging.getLogger(name) for name in ("distributed", "tornado.application")}
+        for logger in loggers.values():
+            stack.callback(logger.setLevel, logger.level)
+        loggers["distributed"].setLevel(logging.CRITICAL)
         if scheduler is None:
             cluster = LocalCluster(  # type: ignore[no-untyped-call]
                 n_workers=local_workers,
@@ -94,18 +99,11 @@ def dask_backend(
             raise TransportError(f"{words} within {connect_timeout_s:g} s. Check --scheduler") from error
         in_flight = _JOBS_PER_THREAD * _threads(client, scheduler)
         executor = client.get_executor(pure=False)  # type: ignore[no-untyped-call]
-        yield Backend(executor, in_flight, simulate_row, explain)
-
-
-@contextmanager
-def _only_errors(logger: logging.Logger) -> Iterator[None]:
-    """Dask reads its settings of logging once, when it is imported."""
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
+        try:
+            yield Backend(executor, in_flight, simulate_row, explain)
+        finally:
+            # Answers on their way when rows are given up are complained of in a callback that nobody can catch.
+            loggers["tornado.application"].setLevel(logging.CRITICAL)
 
 
 def _threads(client: Client, scheduler: str | None) -> int:
