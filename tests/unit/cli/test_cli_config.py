@@ -7,8 +7,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from opendt.cli.config import command
-from opendt.cli.main import run
+from opendt.cli.main import group, run
 
 
 @pytest.fixture
@@ -20,7 +19,7 @@ def file(tmp_path):
 
 def test_words(file, monkeypatch):
     monkeypatch.setenv("OPENDT_FUTURES", "3")
-    shown = CliRunner().invoke(command, ["show", "--config", str(file)], catch_exceptions=False).stdout
+    shown = CliRunner().invoke(group, ["config", "show", "--config", str(file)], catch_exceptions=False).stdout
     words = {line.split()[0]: line.split(maxsplit=1)[1] for line in shown.splitlines()}
     assert words["seed"].split(maxsplit=1) == ["7", str(file)]
     assert words["futures"].split(maxsplit=1) == ["3", "environment OPENDT_FUTURES"]
@@ -29,7 +28,9 @@ def test_words(file, monkeypatch):
 
 
 def test_json(file):
-    shown = CliRunner().invoke(command, ["show", "--config", str(file), "--json"], catch_exceptions=False).stdout
+    shown = (
+        CliRunner().invoke(group, ["config", "show", "--config", str(file), "--json"], catch_exceptions=False).stdout
+    )
     assert {"key": "seed", "value": "7", "source": str(file)} in json.loads(shown)
 
 
