@@ -15,11 +15,13 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from opendt.formats.synthetic import generate_week
 from opendt.model.errors import LedgerError
 from opendt.orchestrator.buffer import SimulationResultsBuffer
 from opendt.telemetry.messages import RESULTS
 from opendt.verification.ledger import Ledger
 from tests.command import FACE
+from tests.data import data_folder
 
 if TYPE_CHECKING:
     from opendt.telemetry.source import Partition, Source
@@ -52,6 +54,8 @@ class Live:
         More of them, flat: ``{"lateness_s": 10}``.
     names : sequence of str
         Datacenters.
+    state : Path, optional
+        State directory; beside the settings unless given.
     """
 
     folder: Path
@@ -62,10 +66,11 @@ class Live:
     ledger: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
     names: tuple[str, ...] = (NAME,)
+    state: Path | None = None
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.state = self.folder / "state"
+        self.state = self.state or self.folder / "state"
         sections: dict[str, Any] = {"state_dir": str(self.state), "snapshot_every_windows": 5, **self.settings}
         sections["datacenter"] = {name: {"topology": str(self.topology)} | self._slo() for name in self.names}
         if self.log is not None:
@@ -253,6 +258,44 @@ class Process:
                     assert time.monotonic() < deadline_s, f"no window {index}: {self.said()[-4_000:]}"
                     time.sleep(_TURN_S)
         return False
+
+
+@dataclass
+class Reference:
+    """An undisturbed run."""
+
+    workload: Path
+    stretch: tuple[str, ...]
+    topology: Path
+    windows: int
+    live: Live
+    export: bytes
+    results: dict[int, bytes]
+    series: dict[str, str]
+
+    def assert_equal(self, live: Live) -> None:
+        """Hold another run against it, by parts, so that a difference can be read."""
+        there = live.export().splitlines()
+        for number, (found, expected) in enumerate(zip(there, self.export.splitlines(), strict=False)):
+            assert found == expected, f"line {number} of the export"
+        assert len(there) == len(self.export.splitlines())
+        assert live.results() == self.results
+        assert live.series() == self.series
+
+
+def undisturbed(folder: Path) -> Reference:
+    """Run half a day that never was; with ``make soak`` a day of SURF where it is to be had."""
+    week = data_folder() / "traces" / "surf-week"
+    if IS_SOAK and week.exists():
+        workload, stretch = week, ("--from", "24", "--hours", "24")
+    else:
+        workload, stretch = generate_week(3, folder / "week"), ("--hours", "12")
+    live = Live(folder, workload / "topology.json", log=folder / "log")
+    live.replay(workload, *stretch)
+    live.drain()
+    results = live.results()
+    assert sorted(results) == list(range(live.window() + 1))
+    return Reference(workload, stretch, live.topology, len(results), live, live.export(), results, live.series())
 
 
 def kill_at_random(live: Live, seed: int, kills: int, windows: int) -> int:

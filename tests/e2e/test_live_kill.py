@@ -9,16 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
-from opendt.formats.synthetic import generate_week
 from tests import killed_at
 from tests.command import FACE
-from tests.data import data_folder, require_data
-from tests.live import IS_SOAK, Live, kill_at_random, without_counts
+from tests.live import IS_SOAK, Live, Reference, kill_at_random, undisturbed, without_counts
 
 KILLS = 20 if IS_SOAK else 4
 SEEDS = (1, 2, 3) if IS_SOAK else (1,)
@@ -27,43 +23,9 @@ TIMEOUT_S = 3600 if IS_SOAK else 180
 pytestmark = pytest.mark.timeout(TIMEOUT_S)
 
 
-@dataclass
-class Reference:
-    """An undisturbed run."""
-
-    workload: Path
-    stretch: tuple[str, ...]
-    topology: Path
-    windows: int
-    live: Live
-    export: bytes
-    results: dict[int, bytes]
-    series: dict[str, str]
-
-    def assert_equal(self, live: Live) -> None:
-        """Hold another run against it, by parts, so that a difference can be read."""
-        there = live.export().splitlines()
-        for number, (found, expected) in enumerate(zip(there, self.export.splitlines(), strict=False)):
-            assert found == expected, f"line {number} of the export"
-        assert len(there) == len(self.export.splitlines())
-        assert live.results() == self.results
-        assert live.series() == self.series
-
-
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("undisturbed")
-    if IS_SOAK and data_folder().exists():
-        workload, stretch = require_data("traces/surf-week"), ("--from", "24", "--hours", "24")
-    else:
-        workload, stretch = generate_week(3, folder / "week"), ("--hours", "12")
-    topology = workload / "topology.json"
-    live = Live(folder, topology, log=folder / "log")
-    live.replay(workload, *stretch, "--to", "log")
-    live.drain()
-    results = live.results()
-    assert sorted(results) == list(range(live.window() + 1))
-    return Reference(workload, stretch, topology, len(results), live, live.export(), results, live.series())
+    return undisturbed(tmp_path_factory.mktemp("undisturbed"))
 
 
 def disturbed(reference: Reference, live: Live, seed: int) -> None:

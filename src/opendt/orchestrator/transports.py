@@ -102,7 +102,8 @@ def _line_of(bus: EventBus, clock_s: Callable[[], float] = time.monotonic) -> Ca
             bus.publish(events.TransportRecovered(after_s=clock_s() - since_s))
             since_s = None
             return
-        since_s = clock_s() if since_s is None else since_s
+        if "cannot be reached" in words and since_s is None:
+            since_s = clock_s()
         bus.publish(events.TransportTrouble(reason=words))
 
     return tell
