@@ -39,12 +39,14 @@ if TYPE_CHECKING:
     from opendt.twin.futures import FutureSampler
     from opendt.twin.live import Present
     from opendt.twin.metrics import WindowMetrics
+    from opendt.twin.scenarios import Scenarios
     from opendt.verification.trust import TrustChange
     from opendt.verification.verdict import Verdict
 
 __all__ = ["Candidate", "DecisionSettings", "Decisions", "Requests", "human_proposal"]
 
 _CURVES: Final = 32
+_SEARCH_FUTURES: Final = 8
 _LONGEST_REASON: Final = 2_000
 _Typed = Annotated[Change, Field(discriminator="type")]
 
@@ -117,6 +119,23 @@ class Candidate:
     certificate: Certificate | None
     decision: Decision
     topology: Topology | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _SampledFutures:
+    """Futures for an optimiser that searches: drawn from what the loop has seen, others than those of certificates."""
+
+    sampler: FutureSampler
+    horizon_ms: int
+    seed: int
+
+    def __call__(self, context: Context) -> Scenarios:
+        source: Any = context.source
+        if not self.sampler.is_ready:
+            from opendt.optimization.search_optimizer import known_future
+
+            return known_future(source, self.horizon_ms)
+        return self.sampler.scenarios(source, self.horizon_ms, _SEARCH_FUTURES, self.seed)
 
 
 class Decisions:
@@ -208,6 +227,9 @@ class Decisions:
         for proposal_id in dict.fromkeys(requests.accepted):
             found += self._accept(proposal_id, present, slo, futures, calibrator, now_ms, is_moving=is_moving)
         context = Context.of(present.simulation, slo, metrics)
+        for optimizer in self.optimizers:
+            if getattr(optimizer, "futures", futures) is None:
+                optimizer.futures = _SampledFutures(futures, self._horizon_ms, self.settings.seed)  # type: ignore[attr-defined]
         proposals = {one.id: one for one in (*self._proposed(context, requests), *requests.proposals)}
         effects = [(proposal, self._effect(present, proposal, slo)) for proposal in proposals.values()]
         effects.sort(key=lambda pair: (_score(pair[1]), pair[0].id))

@@ -91,7 +91,8 @@ def _make(name: str, settings: Settings, topology: Topology, datacenter: str) ->
             history_path=settings.state_dir / "llm" / f"{datacenter}.json",
         )
     if name == "search":
+        from opendt.optimization.search import SearchSettings
         from opendt.optimization.search_optimizer import SearchOptimizer
 
-        return SearchOptimizer(topology=topology)
+        return SearchOptimizer(SearchSettings(seed=settings.seed), topology=topology)
     return load_optimizer(name)
