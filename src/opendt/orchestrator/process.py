@@ -204,7 +204,6 @@ def _recorder(ledger: Ledger) -> Callable[[Notice], None]:
 def _rare_collections() -> Iterator[None]:
     """Keep the collector of cycles from going through modules and models, which stay, and through every thousand records."""
     before = gc.get_threshold()
-    gc.collect()
     gc.freeze()
     gc.set_threshold(_NEW_OBJECTS, *before[1:])
     try:
