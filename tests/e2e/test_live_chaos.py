@@ -54,6 +54,20 @@ def replaying(live, reference, speed):
 # -- servers ---------------------------------------------------------------------------------------------------------------
 
 
+def test_a_broker_that_is_killed_away_and_back_changes_nothing(reference, tmp_path, own_kafka_broker):
+    live = Live(tmp_path, reference.topology, brokers=own_kafka_broker.bootstrap, settings={"power_patience_s": 86_400})
+    with live.started() as process, replaying(live, reference, 9_000):
+        process.until_window(reference.windows // 4)
+        own_kafka_broker.kill()
+        process.until(lambda: "transport_trouble" in process.kinds(), "word of the broker that is away")
+        time.sleep(AWAY_S)
+        own_kafka_broker.start()
+        process.until(lambda: live.window() == reference.windows - 1, "the last window")
+        assert "transport_recovered" in process.kinds()
+        assert process.terminate() == 0, process.said()
+    reference.assert_equal(live)
+
+
 def test_with_the_broker_away_the_process_ends_when_told(reference, tmp_path, own_kafka_broker):
     live = Live(tmp_path, reference.topology, brokers=own_kafka_broker.bootstrap)
     live.replay(reference.workload, *reference.stretch)

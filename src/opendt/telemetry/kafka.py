@@ -12,6 +12,7 @@ import logging
 import re
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from confluent_kafka import (
@@ -250,6 +251,10 @@ class KafkaSource:
             )[place]
             return position >= int(answer.result().offset)
         except KafkaException:
+            # It asks by the leaders it knows: after a restart of the broker it would be refused (FENCED_LEADER_EPOCH) for ever.
+            if self._asker is not None:
+                with suppress(KafkaException):
+                    self._asker.list_topics(timeout=1.0)
             return False
 
     def commit(self, offsets: Mapping[Partition, int]) -> None:
