@@ -68,7 +68,8 @@ def open_source(settings: Settings, bus: EventBus) -> Source:
     return KafkaSource(
         settings.kafka.bootstrap_servers,
         settings.kafka.group,
-        companions={WORKLOAD: (POWER, TOPOLOGY, CONFIG), TASKS: (FRAGMENTS,)},
+        # The group shares one topic's partitions: of several it would give each member as many, whatever belongs together.
+        companions={WORKLOAD: (POWER, TASKS, FRAGMENTS, TOPOLOGY, CONFIG)},
         settings=_client_settings(settings),
         on_error=_line_of(bus),
         on_gap=gap,
