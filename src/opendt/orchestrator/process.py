@@ -114,9 +114,11 @@ def _check_files(settings: Settings) -> None:
     for one in settings.datacenters:
         topology = topology_file(one.topology, settings.state_dir, one.name)
         slo = slo_file(one.slo, settings.state_dir, one.name, window_s=settings.window_s)
-        for key, load in (("topology", topology.load_initial), ("slo", slo.load_initial)):
+        for key, file in (("topology", topology), ("slo", slo)):
+            if file.store.numbers():
+                continue  # the last good version stays, whatever the file holds
             try:
-                load()
+                file.load_initial()
             except InputError as error:
                 hint = error.hint or f"Correct it, or datacenter.{one.name}.{key} in the settings."
                 raise InputError(error.place, error.found, error.expected, hint, file=error.file) from error

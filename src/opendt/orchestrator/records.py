@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -33,9 +33,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from opendt.model.topology import Topology
+    from opendt.optimization.scoring import SloStatus
     from opendt.orchestrator.cycle import Cycle, Turn
     from opendt.telemetry.windows import WindowInput
     from opendt.twin.forecast import Forecast
+    from opendt.twin.metrics import WindowMetrics
 
 __all__ = ["entry_of", "events_of", "proposals_of", "result_of", "topology_of"]
 
@@ -62,8 +64,8 @@ def entry_of(
         start_ms=closed.start_ms,
         end_ms=closed.end_ms,
         input_hash=closed.input_hash,
-        metrics=asdict(turn.metrics) | {f"{name}_count": count for name, count in closed.counts.items()},
-        slo=[*(asdict(status) for status in turn.slo), *({"budget": asdict(budget)} for budget in turn.budgets)],
+        metrics=_fields(turn.metrics) | {f"{name}_count": count for name, count in closed.counts.items()},
+        slo=[*(_fields(status) for status in turn.slo), *({"budget": asdict(budget)} for budget in turn.budgets)],
         score=score(cycle.slo, turn.metrics).total,
         predictions=[_prediction(forecast, closed, tick_ms) for forecast in turn.predictions],
         observation=ObservationRow(ticks[seen].tolist(), turn.window.measured_w[seen].tolist()),
@@ -94,6 +96,11 @@ def entry_of(
         topology_version=topology_version,
         slo_version=slo_version,
     )
+
+
+def _fields(record: WindowMetrics | SloStatus) -> dict[str, Any]:
+    """Fields of a flat record; `asdict` would copy each value, which is the most of a window's bookkeeping."""
+    return {field.name: getattr(record, field.name) for field in fields(record)}
 
 
 def _prediction(forecast: Forecast, closed: WindowInput, tick_ms: int) -> PredictionRow:
@@ -261,7 +268,7 @@ def result_of(closed: WindowInput, turn: Turn) -> ResultMessage:
         start=closed.start_ms,
         end=closed.end_ms,
         input_hash=closed.input_hash,
-        metrics=_without_nan(asdict(turn.metrics)),
+        metrics=_without_nan(_fields(turn.metrics)),
         forecasts=tuple(_forecast_message(forecast, origin_ms) for forecast in turn.predictions),
         errors=tuple(
             ScoreMessage(
@@ -273,7 +280,7 @@ def result_of(closed: WindowInput, turn: Turn) -> ResultMessage:
             )
             for verdict in turn.verdicts
         ),
-        slo=tuple(_without_nan(asdict(status)) for status in turn.slo),
+        slo=tuple(_without_nan(_fields(status)) for status in turn.slo),
         counts=dict(closed.counts),
     )
 
