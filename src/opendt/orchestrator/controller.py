@@ -415,7 +415,7 @@ class OpenDTOrchestrator:
                 except InputError as error:
                     self._refuse_setting(change, str(error))
         recorded = None
-        if closed.index <= self._progress.recorded:
+        if closed.index <= self._progress.recorded and self._asks_models:
             entry = next(self.ledger.entries(self.datacenter, closed.index, closed.index)).entry
             recorded = tuple(_proposal_of(document) for document in entry.proposals)
         return Requests(tuple(proposals), tuple(accepted), tuple(rejected), recorded)
@@ -423,10 +423,16 @@ class OpenDTOrchestrator:
     def _is_waiting(self, proposal_id: str) -> bool:
         return self.cycle is not None and proposal_id in self.cycle.decisions.gate.waiting
 
+    @property
+    def _asks_models(self) -> bool:
+        """Whether somebody proposes who would not say the same again."""
+        optimizers = [] if self.cycle is None else self.cycle.decisions.optimizers
+        return not all(getattr(one, "is_deterministic", True) for one in optimizers)
+
     def _exchanges(self, closed: WindowInput, cycle: Cycle) -> list[EventRow]:
         """What language models were asked and answered in this window: now, or when it was derived before."""
         said = cycle.decisions.take_exchanges()
-        if closed.index <= self._progress.recorded:
+        if closed.index <= self._progress.recorded and self._asks_models:
             entry = next(self.ledger.entries(self.datacenter, closed.index, closed.index)).entry
             return [event for event in entry.events if event.kind == _EXCHANGE]
         return [EventRow(_EXCHANGE, closed.end_ms, content) for content in said]
