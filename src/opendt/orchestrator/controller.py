@@ -310,7 +310,8 @@ class OpenDTOrchestrator:
         self._is_whole = False
         self._plan_versions(closed)
         cycle = self._cycle_of(closed)
-        requests = self._requests(closed)
+        recorded = self._recorded(closed)
+        requests = self._requests(closed, recorded)
         is_moving = self._topologies.value_from(closed.index + 1) is not None and not self._is_decided(closed.index + 1)
         turn = cycle.turn(window_of(closed, TICK_MS), requests, is_moving=is_moving)
         entry = entry_of(
@@ -319,7 +320,7 @@ class OpenDTOrchestrator:
             cycle,
             topology_version=self._topologies.number_at(closed.index),
             slo_version=self._slos.number_at(closed.index),
-            extra_events=self._exchanges(closed, cycle),
+            extra_events=self._exchanges(closed, cycle, recorded),
         )
         is_new = self.ledger.record_window(entry)
         # Only now: what is decided again after a kill is what the ledger holds, whoever proposed it.
@@ -397,7 +398,15 @@ class OpenDTOrchestrator:
         """Whether the version that a window begins with was decided here: when derived again it is decided again."""
         return self._topologies.source_from(index).startswith(DECIDED)
 
-    def _requests(self, closed: WindowInput) -> Requests:
+    def _recorded(self, closed: WindowInput) -> WindowEntry | None:
+        """The window as it was recorded when it was derived before, where somebody proposes who would not say the same again."""
+        optimizers = [] if self.cycle is None else self.cycle.decisions.optimizers
+        repeats = all(getattr(one, "is_deterministic", True) for one in optimizers)
+        if repeats or closed.index > self._progress.recorded:
+            return None
+        return next(self.ledger.entries(self.datacenter, closed.index, closed.index)).entry
+
+    def _requests(self, closed: WindowInput, recorded: WindowEntry | None) -> Requests:
         """What people asked for on ``sys.config``, and what was proposed here when the window was derived before."""
         proposals: list[Proposal] = []
         accepted: list[str] = []
@@ -414,27 +423,17 @@ class OpenDTOrchestrator:
                     proposals.append(human_proposal(change.value, closed.end_ms - closed.origin_ms))
                 except InputError as error:
                     self._refuse_setting(change, str(error))
-        recorded = None
-        if closed.index <= self._progress.recorded and self._asks_models:
-            entry = next(self.ledger.entries(self.datacenter, closed.index, closed.index)).entry
-            recorded = tuple(_proposal_of(document) for document in entry.proposals)
-        return Requests(tuple(proposals), tuple(accepted), tuple(rejected), recorded)
+        before = None if recorded is None else tuple(_proposal_of(document) for document in recorded.proposals)
+        return Requests(tuple(proposals), tuple(accepted), tuple(rejected), before)
 
     def _is_waiting(self, proposal_id: str) -> bool:
         return self.cycle is not None and proposal_id in self.cycle.decisions.gate.waiting
 
-    @property
-    def _asks_models(self) -> bool:
-        """Whether somebody proposes who would not say the same again."""
-        optimizers = [] if self.cycle is None else self.cycle.decisions.optimizers
-        return not all(getattr(one, "is_deterministic", True) for one in optimizers)
-
-    def _exchanges(self, closed: WindowInput, cycle: Cycle) -> list[EventRow]:
+    def _exchanges(self, closed: WindowInput, cycle: Cycle, recorded: WindowEntry | None) -> list[EventRow]:
         """What language models were asked and answered in this window: now, or when it was derived before."""
         said = cycle.decisions.take_exchanges()
-        if closed.index <= self._progress.recorded and self._asks_models:
-            entry = next(self.ledger.entries(self.datacenter, closed.index, closed.index)).entry
-            return [event for event in entry.events if event.kind == _EXCHANGE]
+        if recorded is not None:
+            return [event for event in recorded.events if event.kind == _EXCHANGE]
         return [EventRow(_EXCHANGE, closed.end_ms, content) for content in said]
 
     def _apply_versions(self, closed: WindowInput, cycle: Cycle) -> None:
