@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from opendt.model.change import *  # noqa: F403  (each module says in __all__ what it gives)
     from opendt.model.errors import *  # noqa: F403  (each module says in __all__ what it gives)
+    from opendt.model.fleet import *  # noqa: F403  (each module says in __all__ what it gives)
+    from opendt.model.job import *  # noqa: F403  (each module says in __all__ what it gives)
     from opendt.model.options import *  # noqa: F403  (each module says in __all__ what it gives)
+    from opendt.model.plan import *  # noqa: F403  (each module says in __all__ what it gives)
     from opendt.model.power import *  # noqa: F403  (each module says in __all__ what it gives)
     from opendt.model.slo import *  # noqa: F403  (each module says in __all__ what it gives)
     from opendt.model.tasks import *  # noqa: F403  (each module says in __all__ what it gives)
@@ -50,6 +53,12 @@ _NAMES: Final = {
         "VCpuCapacityFilter VCpuCapacityWeigher VCpuFilter VCpuWeigher VGpuCapacityFilter VGpuFilter "
         "VGpuWeigher WeibullDistribution Weigher"
     ),
+    "job": "Constraints Job Locality Origin Stage StageWork Toleration",
+    "plan": (
+        "Infeasible Interval Misfit Placement Plan PlanObservation PlanPrediction PlanVerdict Quantity "
+        "StageObservation StagePrediction TimeShare"
+    ),
+    "fleet": "ClusterState FleetSnapshot LatencyMatrix NodeState PodState Reading Taint",
     "slo": (
         "CarbonTarget CostTarget DurationTarget EnergyTarget ErrorBudget PeakPowerTarget RuntimeTargets Slo SloKind "
         "SlowdownTarget UtilizationBand read_slo slo_schema write_slo_schema"

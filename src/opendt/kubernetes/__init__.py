@@ -1,0 +1,1 @@
+"""Several Kubernetes clusters: sensed, acted on, and answered as a scheduler extender."""
