@@ -93,7 +93,8 @@ class NodeState:
 class PodState:
     """One pod: what it asks, where it is, and to which plan it belongs (empty when to none).
 
-    Times are ms since the epoch, UTC, and -1 where they have not come yet.
+    Times are ms since the epoch, UTC, and -1 where they have not come yet; `started_ms` and `finished_ms` are the worker's own
+    where it reports them, `container_finished_ms` is what the node says.
     """
 
     cluster: str
@@ -110,6 +111,7 @@ class PodState:
     scheduled_ms: int = -1
     started_ms: int = -1
     finished_ms: int = -1
+    container_finished_ms: int = -1
     cpu_seconds: float | None = None
     memory_peak_mib: float | None = None
     exit_code: int | None = None

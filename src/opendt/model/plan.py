@@ -134,7 +134,11 @@ class Plan(Model):
 
 
 class StageObservation(Model):
-    """What happened to one stage; absent where nobody said it. Times are ms since the epoch, UTC."""
+    """What happened to one stage; absent where nobody said it. Times are ms since the epoch, UTC.
+
+    `started_ms` and `finished_ms` are the worker's own where it reports them, else the container's; `container_finished_ms`
+    is what the node says, in whole seconds.
+    """
 
     stage_id: str
     node_name: str
@@ -145,6 +149,7 @@ class StageObservation(Model):
     scheduled_ms: Milliseconds | None = None
     started_ms: Milliseconds | None = None
     finished_ms: Milliseconds | None = None
+    container_finished_ms: Milliseconds | None = None
     cpu_seconds: NonNegative | None = None
     memory_peak_mib: NonNegative | None = None
     reason: str = ""
@@ -176,6 +181,7 @@ class PlanVerdict(Model):
 
     plan_id: str
     is_complete: Flag
+    """Whether every stage has ended."""
     latency_ms: Quantity
     energy_kwh: Quantity
     cpu_seconds: Quantity
