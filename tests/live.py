@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from opendt.telemetry.source import Partition, Source
 
 IS_SOAK = os.environ.get("OPENDT_SOAK") == "1"
+SEED = int(os.environ.get("OPENDT_SEED", "1"))
 NAME = "datacenter"
 _TURN_S = 0.002
 _DEADLINE_S = 600 if IS_SOAK else 50
