@@ -33,6 +33,10 @@ class Reading:
     value: float
     time_ms: int
 
+    def age_ms(self, now_ms: int) -> int:
+        """Give how long ago it was true, in ms."""
+        return now_ms - self.time_ms
+
 
 @dataclass(frozen=True, slots=True)
 class Taint:
@@ -65,6 +69,8 @@ class NodeState:
         Whether pods may come.
     cpu_usage_millicores, memory_usage_mib : Reading, optional
         What the metrics say, with its age.
+    energy_j : Reading, optional
+        Counter of a meter, where there is one (Kepler): energy since the meter began, in J.
     """
 
     cluster: str
@@ -86,6 +92,7 @@ class NodeState:
     taints: tuple[Taint, ...] = ()
     cpu_usage_millicores: Reading | None = None
     memory_usage_mib: Reading | None = None
+    energy_j: Reading | None = None
     resource_version: str = ""
 
 
@@ -128,6 +135,10 @@ class PodState:
     """Kind/name of the controller that owns it."""
     stamp_ms: int = -1
     """What a writer put into the annotation ``opendt.io/written-ms``, to measure lag."""
+    cpu_usage_millicores: Reading | None = None
+    memory_usage_mib: Reading | None = None
+    energy_j: Reading | None = None
+    """Counter of a meter, where there is one (Kepler): energy that the pod took so far, in J."""
     resource_version: str = ""
 
 
