@@ -222,7 +222,13 @@ def test_a_torn_end_of_the_log_is_cut_off_and_said(reference, tmp_path):
         newest.write_bytes(whole + whole[: min(len(whole) - 7, 1_000)])  # a frame that began well
     with live.started("--drain") as process:
         assert process.wait() == 0, process.said()
-        assert "cut off 1000 bytes of a frame that a killed writer left unfinished" in process.said()
+        torn = {event["topic"]: event for event in process.events() if event.get("kind") == "torn_end"}
+    assert set(torn) == {"sim.results", "dc.workload", "dc.power"}
+    assert {event["dropped_bytes"] for event in torn.values()} == {1_000}
+    kept = [json.loads(line) for line in live.command("events", "--json", "--kind", "torn_end").stdout.splitlines()]
+    for topic, event in torn.items():
+        (content,) = {json.dumps(row["content"]) for row in kept if row["content"]["topic"] == topic}
+        assert json.loads(content).items() >= {name: event[name] for name in ("partition", "offset")}.items()
     # Whoever writes next to the others cuts them as well, and what is there is untouched.
     sink = LogSink(live.log)
     sink.send("dc.workload", b"{}", key="nobody")

@@ -75,7 +75,7 @@ def test_whoever_opens_the_log_of_a_process_that_ended_on_a_full_disk_finds_whol
     repairs = []
     records = read_all(small_disk / "log")
     assert [record.value for record in records] == taken[: len(records)] != []
-    other = LogSink(small_disk / "log", on_repair=lambda *told: repairs.append(told))
+    other = LogSink(small_disk / "log", on_torn=repairs.append)
     other.send("t", b"x" * 100_000, key="dc")
     with pytest.raises(TransportError, match="closed with 1 messages not written"):
         other.close()

@@ -54,6 +54,7 @@ __all__ = [
     "TopologyChanged",
     "TopologyLoaded",
     "TopologyRefused",
+    "TornEnd",
     "TransportRecovered",
     "TransportTrouble",
     "TrustChanged",
@@ -436,6 +437,20 @@ class PartitionRevoked(Event):
 
     topic: str
     partition: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TornEnd(Event):
+    """The embedded log ends within a record that a killed writer left unfinished; `offset` is behind the last whole one."""
+
+    level = "warning"
+    sentence = "{topic}/{partition}: {dropped_bytes} bytes behind record {offset} dropped, which a killed writer left unfinished"
+
+    topic: str
+    partition: int
+    offset: int
+    dropped_bytes: int
+    file: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,6 +52,7 @@ _KEPT_KINDS: Final = frozenset(
         events.SnapshotRestored.kind,
         events.SnapshotRebuilt.kind,
         events.SourceGap.kind,
+        events.TornEnd.kind,
         events.TransportTrouble.kind,
         events.TransportRecovered.kind,
         events.DeadLetter.kind,

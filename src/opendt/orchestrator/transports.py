@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from opendt.orchestrator.events import EventBus
     from opendt.orchestrator.settings_model import Settings
-    from opendt.telemetry.log import LogDirectory
+    from opendt.telemetry.log import LogDirectory, TornEnd
     from opendt.telemetry.source import Partition, Sink, Source
 
 __all__ = ["INPUTS", "OUTPUTS", "log_directory", "open_sink", "open_source"]
@@ -56,7 +56,7 @@ def open_source(settings: Settings, bus: EventBus) -> Source:
     if settings.transport == "log":
         from opendt.telemetry.log import LogSource
 
-        return LogSource(log_directory(settings), settings.kafka.group, on_gap=gap)
+        return LogSource(log_directory(settings), settings.kafka.group, on_gap=gap, on_torn=_torn(bus))
     from opendt.telemetry.kafka import KafkaSource, ensure_topics
 
     ensure_topics(
@@ -81,7 +81,7 @@ def open_sink(settings: Settings, bus: EventBus) -> Sink:
     if settings.transport == "log":
         from opendt.telemetry.log import LogSink
 
-        return LogSink(log_directory(settings), is_durable=False)
+        return LogSink(log_directory(settings), is_durable=False, on_torn=_torn(bus))
     from opendt.telemetry.kafka import KafkaSink
 
     return KafkaSink(
@@ -91,6 +91,23 @@ def open_sink(settings: Settings, bus: EventBus) -> Sink:
         partitions=settings.kafka.partitions,
         on_error=_line_of(bus),
     )
+
+
+def _torn(bus: EventBus) -> Callable[[TornEnd], None]:
+    """Tell of a topic that ends within a record."""
+
+    def tell(torn: TornEnd) -> None:
+        bus.publish(
+            events.TornEnd(
+                topic=torn.topic,
+                partition=torn.partition,
+                offset=torn.offset,
+                dropped_bytes=torn.dropped_bytes,
+                file=str(torn.path),
+            )
+        )
+
+    return tell
 
 
 def _line_of(bus: EventBus, clock_s: Callable[[], float] = time.monotonic) -> Callable[[str], None]:

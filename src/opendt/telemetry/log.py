@@ -5,7 +5,8 @@ docs/reference/log-format.md; why they are not a database's in docs/decisions/00
 """
 
 from opendt.telemetry.log_directory import LogDirectory
+from opendt.telemetry.log_format import TornEnd, report_torn_end
 from opendt.telemetry.log_reader import LogSource, report_gap
-from opendt.telemetry.log_writer import LogSink, report_repair
+from opendt.telemetry.log_writer import LogSink
 
-__all__ = ["LogDirectory", "LogSink", "LogSource", "report_gap", "report_repair"]
+__all__ = ["LogDirectory", "LogSink", "LogSource", "TornEnd", "report_gap", "report_torn_end"]

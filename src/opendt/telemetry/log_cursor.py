@@ -14,6 +14,7 @@ from opendt.telemetry.log_format import (
     SEALED,
     Chunk,
     Frame,
+    TornEnd,
     decode_frame,
     explained,
     read_chunk,
@@ -46,7 +47,7 @@ class Cursor:
         What to read.
     start : int
         Offset of the first record wanted, or `OLDEST`.
-    chunk_bytes, sync_before_delivery, on_gap
+    chunk_bytes, sync_before_delivery, on_gap, on_torn
         As for `LogSource`.
 
     Raises
@@ -64,6 +65,7 @@ class Cursor:
         chunk_bytes: int,
         sync_before_delivery: bool,
         on_gap: Callable[[Partition, int, int], None],
+        on_torn: Callable[[TornEnd], None],
     ) -> None:
         self._directory = directory
         self._partition = partition
@@ -71,6 +73,7 @@ class Cursor:
         self._chunk_bytes = chunk_bytes
         self._sync = sync_before_delivery
         self._on_gap = on_gap
+        self._on_torn = on_torn
         self._next = start  # offset of the record to deliver next
         self._ready: list[Record] = []  # a decoded frame, delivered up to `_at`
         self._at = 0
@@ -155,10 +158,13 @@ class Cursor:
             if not chunk.is_torn:
                 return chunk
             refuse_damage(self._descriptor, self._path, self._position, self._expected)
-            self._torn = found
-            return nothing
+            found = (self._position, os.fstat(self._descriptor).st_size)
         finally:
             lock.close()
+        self._torn = found
+        dropped_bytes = found[1] - self._position
+        self._on_torn(TornEnd(*self._partition, self._expected, dropped_bytes, self._path, is_cut=False))
+        return nothing
 
     def _open(self) -> bool:
         """Open the segment with the next record; False while there is none behind the one that was read to its end."""

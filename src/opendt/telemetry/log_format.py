@@ -7,6 +7,7 @@ here opens, locks or changes files. Offsets are those of records; positions are 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import struct
 from contextlib import contextmanager
@@ -29,16 +30,20 @@ __all__ = [
     "Body",
     "Chunk",
     "Frame",
+    "TornEnd",
     "decode_frame",
     "encode_body",
     "encode_frame",
     "explained",
     "read_chunk",
     "refuse_damage",
+    "report_torn_end",
     "scan_frames",
     "segment_name",
     "segments",
 ]
+
+_LOG = logging.getLogger(__name__)
 
 MAGIC = b"ODTL"
 VERSION = 1
@@ -131,6 +136,44 @@ class Chunk(NamedTuple):
     data: bytes
     frames: list[Frame]
     is_torn: bool
+
+
+class TornEnd(NamedTuple):
+    """The end of a topic that a killed writer, or a loss of power, left within a frame.
+
+    Attributes
+    ----------
+    topic : str
+        Topic.
+    partition : int
+        Number of the partition.
+    offset : int
+        Offset after the last whole record: the one that the next record gets.
+    dropped_bytes : int
+        Length of what is no whole frame.
+    path : Path
+        The segment.
+    is_cut : bool
+        Whether it is gone from the file, as writers see to. Readers leave it there and out.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    dropped_bytes: int
+    path: Path
+    is_cut: bool
+
+
+def report_torn_end(torn: TornEnd) -> None:
+    """Log that the end of a topic is torn."""
+    _LOG.warning(
+        "%s: %s %d bytes of a frame that a killed writer left unfinished; what is before it is whole, up to offset %d",
+        torn.path,
+        "cut off" if torn.is_cut else "passed over",
+        torn.dropped_bytes,
+        torn.offset,
+    )
 
 
 def segment_name(base_offset: int) -> str:

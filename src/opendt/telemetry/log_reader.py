@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from opendt.model.errors import TransportError
 from opendt.telemetry.log_cursor import OLDEST, Cursor
 from opendt.telemetry.log_directory import LogDirectory
-from opendt.telemetry.log_format import explained, segments
+from opendt.telemetry.log_format import TornEnd, explained, report_torn_end, segments
 from opendt.telemetry.source import Partition, Record
 
 if TYPE_CHECKING:
@@ -58,6 +58,9 @@ class LogSource:
     on_gap : callable
         Told partition, offset wanted and oldest offset kept, when retention has deleted records that were to be read;
         logs a warning unless given.
+    on_torn : callable
+        Told when a topic ends within a frame that nobody is writing any more, once each time that is found; logs a warning
+        unless given.
     clock : callable
         Seconds, never running back.
     wait : callable
@@ -84,6 +87,7 @@ class LogSource:
         commit_interval_s: float = 1.0,
         sync_before_delivery: bool = False,
         on_gap: Callable[[Partition, int, int], None] = report_gap,
+        on_torn: Callable[[TornEnd], None] = report_torn_end,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -95,6 +99,7 @@ class LogSource:
         self._commit_interval_s = commit_interval_s
         self._sync = sync_before_delivery
         self._on_gap = on_gap
+        self._on_torn = on_torn
         self._clock = clock
         self._wait = wait
         self._lock = self._directory.group_lock(group)
@@ -190,6 +195,7 @@ class LogSource:
                 chunk_bytes=self._chunk_bytes,
                 sync_before_delivery=self._sync,
                 on_gap=self._count_gap,
+                on_torn=self._on_torn,
             )
 
     def _leave(self) -> None:

@@ -19,10 +19,12 @@ from opendt.telemetry.log_format import (
     LARGEST_RECORD_BYTES,
     SEALED,
     Body,
+    TornEnd,
     encode_body,
     encode_frame,
     explained,
     refuse_damage,
+    report_torn_end,
     scan_frames,
     segment_name,
     segments,
@@ -33,21 +35,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["LogSink", "report_repair"]
+__all__ = ["LogSink"]
 
 _LOG = logging.getLogger(__name__)
 _RECORD_OVERHEAD_BYTES = 20
 _COMPACTED_SEGMENT_BYTES = 1 << 20
-
-
-def report_repair(path: Path, kept_bytes: int, dropped_bytes: int) -> None:
-    """Log that the torn end of a segment was cut off."""
-    _LOG.warning(
-        "%s: cut off %d bytes of a frame that a killed writer left unfinished; the %d bytes before it are whole",
-        path,
-        dropped_bytes,
-        kept_bytes,
-    )
 
 
 class LogSink:
@@ -66,8 +58,8 @@ class LogSink:
     is_durable : bool
         Whether `flush` waits for the disk (fsync). Without, what was flushed survives the end of the process, however it
         ends, but not a loss of power.
-    on_repair : callable
-        Told path, bytes kept and bytes dropped when a torn end was cut off; logs a warning unless given.
+    on_torn : callable
+        Told when the torn end of a topic was cut off, before anything else is written; logs a warning unless given.
     wait : callable
         Waits so many seconds, while another process writes to the same topic.
 
@@ -84,7 +76,7 @@ class LogSink:
         *,
         write_bytes: int = 512 << 10,
         is_durable: bool = True,
-        on_repair: Callable[[Path, int, int], None] = report_repair,
+        on_torn: Callable[[TornEnd], None] = report_torn_end,
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
         if not 1 <= write_bytes <= LARGEST_RECORD_BYTES:
@@ -92,7 +84,7 @@ class LogSink:
         self._directory = LogDirectory.at(directory)
         self._write_bytes = write_bytes
         self._is_durable = is_durable
-        self._on_repair = on_repair
+        self._on_torn = on_torn
         self._wait = wait
         self._clock = self._directory.clock
         self._batches: dict[str, _Batch] = {}
@@ -136,7 +128,7 @@ class LogSink:
 
     def _open(self, topic: str) -> _Batch:
         writer = _TopicWriter(
-            self._directory, topic, is_durable=self._is_durable, on_repair=self._on_repair, wait=self._wait
+            self._directory, topic, is_durable=self._is_durable, on_torn=self._on_torn, wait=self._wait
         )
         self._batches[topic] = batch = _Batch(writer)
         return batch
@@ -189,14 +181,14 @@ class _TopicWriter:
         topic: str,
         *,
         is_durable: bool,
-        on_repair: Callable[[Path, int, int], None],
+        on_torn: Callable[[TornEnd], None],
         wait: Callable[[float], None],
     ) -> None:
         self._directory = directory
         self._topic = topic
         self._folder = directory.topic_path(topic)
         self._is_durable = is_durable
-        self._on_repair = on_repair
+        self._on_torn = on_torn
         self._wait = wait
         self._lock = directory.writer_lock(topic)
         if is_durable:
@@ -210,17 +202,26 @@ class _TopicWriter:
         self._is_synced = True
         self._descriptor = -1
         self._next_offset = 0
+        self._torn: TornEnd | None = None  # cut off, and not told of
 
     def append(self, body: Body) -> None:
         """Write a frame, all of it or nothing."""
         self._refuse_after_failure()
-        with self._lock.held(self._directory.lock_timeout_s, self._wait), explained(self._folder, "write to the topic"):
-            self._catch_up()
-            if self._is_full(len(body.data)):
-                self._roll()
-            self._write(encode_frame(body, self._next_offset))
-            self._next_offset += body.record_count
-            self._note_times(body.newest_timestamp_ms)
+        try:
+            with (
+                self._lock.held(self._directory.lock_timeout_s, self._wait),
+                explained(self._folder, "write to the topic"),
+            ):
+                self._catch_up()
+                if self._is_full(len(body.data)):
+                    self._roll()
+                self._write(encode_frame(body, self._next_offset))
+                self._next_offset += body.record_count
+                self._note_times(body.newest_timestamp_ms)
+        finally:
+            torn, self._torn = self._torn, None
+            if torn is not None:
+                self._on_torn(torn)  # not while others wait for the lock
 
     def sync(self) -> None:
         """Wait until everything written is on the disk."""
@@ -285,7 +286,7 @@ class _TopicWriter:
             refuse_damage(self._descriptor, self._path, self._end, self._next_offset)
             os.ftruncate(self._descriptor, self._end)
             self._is_synced = False
-            self._on_repair(self._path, self._end, dropped_bytes)
+            self._torn = TornEnd(self._topic, 0, self._next_offset, dropped_bytes, self._path, is_cut=True)
 
     def _is_full(self, more_bytes: int) -> bool:
         if self._first_ms is None:

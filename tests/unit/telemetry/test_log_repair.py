@@ -8,7 +8,7 @@ import os
 import pytest
 
 from opendt.model.errors import TransportError
-from opendt.telemetry.log import LogDirectory
+from opendt.telemetry.log import LogDirectory, TornEnd
 from opendt.telemetry.log_format import Body, encode_body, encode_frame, scan_frames
 from opendt.telemetry.source import Partition
 from tests.unit.telemetry.log_streams import open_sink, open_source, read_all, segment_files, write
@@ -46,9 +46,10 @@ def test_an_end_torn_at_any_byte_is_cut_off_reported_and_written_over(tmp_path):
         assert [record.value for record in read_all(tmp_path)] == values  # a reader repairs nothing
         assert file.stat().st_size == size
         repairs = []
-        with_sink = open_sink(tmp_path, on_repair=lambda *told, to=repairs: to.append(told))
+        with_sink = open_sink(tmp_path, on_torn=repairs.append)
         write(with_sink, b"next")
-        assert repairs == ([(file, kept, size - kept)] if size != kept else [])
+        cut = TornEnd("t", 0, len(values), size - kept, file, is_cut=True)
+        assert repairs == ([cut] if size != kept else [])
         assert [record.value for record in read_all(tmp_path)] == [*values, b"next"]
         assert [record.offset for record in read_all(tmp_path)] == list(range(len(values) + 1))
 
@@ -57,20 +58,67 @@ def test_an_end_torn_at_any_byte_is_cut_off_reported_and_written_over(tmp_path):
     "tail", [b"\0" * 5_000, b"ODTL", b"garbage", b"ODTL" * 100], ids=["zeros", "magic", "text", "magics"]
 )
 def test_what_is_no_frame_at_the_end_is_torn(tmp_path, tail):
-    file, ends = three_frames(tmp_path)
+    file, _ = three_frames(tmp_path)
     with file.open("ab") as end:
         end.write(tail)
     repairs = []
-    write(open_sink(tmp_path, on_repair=lambda *told: repairs.append(told)), b"next")
-    assert repairs == [(file, ends[-1], len(tail))]
+    write(open_sink(tmp_path, on_torn=repairs.append), b"next")
+    assert repairs == [TornEnd("t", 0, 4, len(tail), file, is_cut=True)]
     assert [record.value for record in read_all(tmp_path)] == [*VALUES, b"next"]
 
 
-def test_a_repair_is_logged_unless_told_otherwise(tmp_path, caplog):
+def test_a_torn_end_is_logged_unless_told_otherwise(tmp_path, caplog):
     file, ends = three_frames(tmp_path)
     os.truncate(file, ends[-1] - 1)
+    read_all(tmp_path)
+    assert f"{file}: passed over {ends[-1] - 1 - ends[-2]} bytes" in caplog.text
     write(open_sink(tmp_path), b"next")
     assert f"{file}: cut off {ends[-1] - 1 - ends[-2]} bytes" in caplog.text
+
+
+def test_a_reader_tells_of_a_torn_end_once_and_again_when_it_is_another(tmp_path):
+    file, ends = three_frames(tmp_path)
+    torn = []
+    source, _ = open_source(tmp_path, on_torn=torn.append)
+    assert len(source.poll()) == 4
+    assert torn == []
+    for tail in (b"ODTL", b"ODTL and more"):
+        os.truncate(file, ends[-1])
+        with file.open("ab") as end:
+            end.write(tail)
+        for _ in range(3):
+            assert source.poll() == []
+            assert source.is_at_end(T)
+        assert torn == [TornEnd("t", 0, 4, len(tail), file, is_cut=False)]
+        torn.clear()
+    write(open_sink(tmp_path, on_torn=torn.append), b"next")
+    assert [record.value for record in source.poll()] == [b"next"]
+    assert [one.is_cut for one in torn] == [True]
+
+
+def test_a_writer_tells_of_a_torn_end_also_when_it_cannot_write_and_not_while_it_has_the_lock(tmp_path, monkeypatch):
+    file, ends = three_frames(tmp_path)
+    os.truncate(file, ends[-1] - 1)
+    torn = []
+
+    def told(one):
+        lock = LogDirectory(tmp_path).writer_lock("t")
+        torn.append((one.offset, lock.try_take()))
+        lock.close()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    sink = open_sink(tmp_path, on_torn=told)
+    sink.send("t", b"next", key="k")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        with pytest.raises(TransportError, match="No space left"):
+            sink.flush()
+    assert torn == [(3, True)]
+    sink.flush()
+    assert torn == [(3, True)]
+    assert [record.value for record in read_all(tmp_path)] == [b"a", b"b", b"c", b"next"]
 
 
 def test_damage_of_any_byte_before_the_last_frame_is_refused_by_readers_and_writers(tmp_path):
