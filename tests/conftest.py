@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, settings
 
 from scripts.kafka import KafkaBroker
 from scripts.postgres import PostgresServer
+from tests.fleet import ControlPlane, control_plane, require_kubernetes
 from tests.parts import require_kafka, require_postgres
 
 SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large]
@@ -101,3 +102,27 @@ def postgres(postgres_server: PostgresServer, fresh_name: Callable[[str], str]) 
     name = fresh_name("test")
     yield postgres_server.create_database(name)
     postgres_server.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def kubernetes_programs() -> Path:
+    """The program that is every part of Kubernetes."""
+    return require_kubernetes()
+
+
+@pytest.fixture(scope="module")
+def plane(kubernetes_programs: Path) -> Iterator[ControlPlane]:
+    """A light control plane for the tests of one file: etcd, API server, KWOK; without nodes. Not to be stopped."""
+    with tempfile.TemporaryDirectory(prefix="opendt-plane-") as folder, control_plane(Path(folder), "one") as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def two_planes(kubernetes_programs: Path) -> Iterator[dict[str, ControlPlane]]:
+    """Two light control planes by cluster name, for the tests of one file, who may stop parts and start them again."""
+    with (
+        tempfile.TemporaryDirectory(prefix="opendt-planes-") as folder,
+        control_plane(Path(folder), "left") as left,
+        control_plane(Path(folder), "right") as right,
+    ):
+        yield {"left": left, "right": right}

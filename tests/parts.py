@@ -17,7 +17,7 @@ def require_part(program: str) -> Path:
     """Path of a program; where it is missing the test is skipped, or fails with OPENDT_REQUIRE_PARTS=1."""
     found = shutil.which(program)
     if found is None:
-        _do_without(program)
+        do_without(program)
     return Path(found)
 
 
@@ -25,7 +25,7 @@ def require_kafka() -> None:
     """Skip (or fail, as above) unless a Kafka broker can be started."""
     require_part("java")
     if not jars_folder().is_dir():
-        _do_without("the Kafka broker")
+        do_without("the Kafka broker")
 
 
 def require_postgres() -> None:
@@ -33,10 +33,11 @@ def require_postgres() -> None:
     try:
         server_programs()
     except FileNotFoundError:
-        _do_without("the PostgreSQL server")
+        do_without("the PostgreSQL server")
 
 
-def _do_without(part: str) -> NoReturn:
+def do_without(part: str) -> NoReturn:
+    """Skip the test that needs a part, or fail it with OPENDT_REQUIRE_PARTS=1."""
     reason = f"needs {part}, which is not installed: make parts"
     if os.environ.get("OPENDT_REQUIRE_PARTS") == "1":
         pytest.fail(reason)
