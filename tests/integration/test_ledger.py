@@ -140,7 +140,7 @@ def test_equal_inputs_give_equal_exports_on_both_databases(tmp_path, postgres):
             fill(other, 5, name)
         for ledger in (one, other):
             for id_ in ("x", "Ä", "B"):
-                ledger.record_plan("surf", DocumentRow(id_, {"steps": [1.0, 1]}))
+                ledger.record_plans("surf", [DocumentRow(id_, {"steps": [1.0, 1]})])
         assert exported(one) == exported(other)
         assert exported(one, ["über"]) == exported(other, ["über"])
         assert one.verify() == other.verify() == []
@@ -186,7 +186,7 @@ def test_documents_are_recorded_once_by_id(ledger):
     assert ledger.record_certificate("surf", DocumentRow("c-1", {}, "p-1")) is True
     assert ledger.record_decision("surf", DocumentRow("d-1", {"accepted": True}, "p-1")) is True
     assert ledger.record_decision("surf", DocumentRow("d-2", {"accepted": False}, "p-2")) is True
-    assert ledger.record_plan("surf", DocumentRow("plan", {})) is True
+    assert ledger.record_plans("surf", [DocumentRow("plan", {})]) is True
     assert [row.document.id for row in ledger.documents("decisions", "surf", proposal_id="p-1")] == ["d-1"]
     assert [row.document.id for row in ledger.documents("decisions", "surf")] == ["d-1", "d-2"]
     with pytest.raises(LedgerError, match="expected one of proposals"):
@@ -271,7 +271,7 @@ SPOILED = {
 def test_verify_says_what_does_not_match(url, ledger, what):
     statement, message = SPOILED[what]
     fill(ledger, 6)
-    ledger.record_plan("surf", DocumentRow("plan-1", {}))
+    ledger.record_plans("surf", [DocumentRow("plan-1", {})])
     assert ledger.verify() == []
     spoil(url, statement)
     found = complaints(ledger)

@@ -93,6 +93,9 @@ _LAST: Final = (
     .order_by(_W.window_index.desc())
     .limit(1)
 )
+_HASHES: Final = sa.select(_W.previous_hash, _W.hash).where(
+    _W.datacenter == sa.bindparam("datacenter"), _W.window_index == sa.bindparam("window_index")
+)
 _E: Final = tables.EVENTS.c
 _FORGET_OFFSETS: Final = sa.delete(tables.SOURCE_OFFSETS).where(
     tables.SOURCE_OFFSETS.c.datacenter == sa.bindparam("of_datacenter")
@@ -299,6 +302,10 @@ class Ledger:
 
     def _compare(self, connection: Connection, entry: WindowEntry, versions: VersionHashes) -> None:
         """Refuse a window that is recorded with another content, and say what differs."""
+        key = {"datacenter": entry.datacenter, "window_index": entry.index}
+        hashes = connection.execute(_HASHES, key).first()
+        if hashes is not None and seal(entry, versions, hashes.previous_hash).hash == hashes.hash:
+            return
         found = _pages(connection, entry.datacenter, entry.index, entry.index)
         if not found:
             raise LedgerError(
@@ -307,8 +314,6 @@ class Ledger:
             )
         there = found[0]
         sealed = seal(entry, versions, there.window["previous_hash"])
-        if sealed.hash == there.window["hash"]:
-            return
         recorded = decode_window(there.window, there.children).entry
         stored = seal(recorded, self._hashes_of_versions(connection, recorded), there.window["previous_hash"])
         raise LedgerError(_difference(entry, sealed, stored, there.window["digests"]))
@@ -331,6 +336,7 @@ class Ledger:
         datacenter_name(datacenter)
 
         def work(connection: Connection) -> bool:
+            self._session.check_lease(datacenter)
             self._serialise(connection)
             there = _version(connection, kind, datacenter, row.version)
             if there is not None:
@@ -406,31 +412,27 @@ class Ledger:
         """Record a decision, like `record_proposal`."""
         return self._record_document("decisions", datacenter, document)
 
-    def record_plan(self, datacenter: str, document: DocumentRow) -> bool:
-        """Record a plan, like `record_proposal`."""
-        return self._record_document("plans", datacenter, document)
+    def record_plans(self, datacenter: str, documents: Sequence[DocumentRow]) -> bool:
+        """Record plans, like `record_proposal`, all in one transaction; False when all were there."""
+        return self._record_documents("plans", datacenter, documents)
 
     def _record_document(self, kind: str, datacenter: str, document: DocumentRow) -> bool:
+        return self._record_documents(kind, datacenter, (document,))
+
+    def _record_documents(self, kind: str, datacenter: str, documents: Sequence[DocumentRow]) -> bool:
         datacenter_name(datacenter)
 
         def work(connection: Connection) -> bool:
             self._serialise(connection)
-            table = _TABLES[kind].c
-            found = connection.execute(
-                sa.select(table.hash, table.content, table.proposal_id).where(
-                    table.datacenter == datacenter, table.id == document.id
-                )
-            ).first()
-            columns = encode_document(kind, datacenter, document, self._clock_ms())
-            if found is None:
-                connection.execute(_INSERTS[kind], [{"datacenter": datacenter, "window_index": None} | columns])
-                return True
-            if found.hash != columns["hash"]:
-                raise LedgerError(
-                    f"datacenter {datacenter}: {kind} {document.id} is there with another content, expected the same, "
-                    "or a new id"
-                )
-            return False
+            now_ms = self._clock_ms()
+            added = [
+                {"datacenter": datacenter, "window_index": None} | columns
+                for document in documents
+                if (columns := _new_document(connection, kind, datacenter, document, now_ms)) is not None
+            ]
+            if added:
+                connection.execute(_INSERTS[kind], added)
+            return bool(added)
 
         return self._write(work, durable=True)
 
@@ -696,6 +698,23 @@ def _names(connection: Connection, table: sa.Table) -> list[str]:
         names.append(found)
         found = connection.execute(statement.where(table.c.datacenter > found)).scalar()
     return names
+
+
+def _new_document(
+    connection: Connection, kind: str, datacenter: str, document: DocumentRow, now_ms: int
+) -> Columns | None:
+    """Columns of a document that is not there yet; None when it is, the same."""
+    table = _TABLES[kind].c
+    statement = sa.select(table.hash).where(table.datacenter == datacenter, table.id == document.id)
+    found = connection.execute(statement).first()
+    columns = encode_document(kind, datacenter, document, now_ms)
+    if found is None:
+        return columns
+    if found.hash != columns["hash"]:
+        raise LedgerError(
+            f"datacenter {datacenter}: {kind} {document.id} is there with another content, expected the same, or a new id"
+        )
+    return None
 
 
 def _version(connection: Connection, kind: str, datacenter: str, version: int) -> Columns | None:
