@@ -18,7 +18,7 @@ from opendt.formats.opendc import read_topology
 from opendt.formats.synthetic import generate_week
 from opendt.verification.ledger import Ledger
 from tests import killed_at
-from tests.live import IS_SOAK, NAME, Live
+from tests.live import IS_SOAK, NAME, Live, read_all
 
 SLO = {
     "version": 1,
@@ -108,6 +108,23 @@ def test_a_certified_change_is_applied_and_the_file_says_so(undisturbed):
     later = [count for end_ms, count in up.items() if end_ms > decision["time_ms"]]
     assert later[-1] == there.host_count
     assert all(there.host_count <= count < 120 for count in later)  # busy ones finish their tasks first
+
+
+def test_what_a_change_brought_is_told_after_its_horizon(undisturbed):
+    """What is replayed does not obey: nothing was saved, and the ledger, the stream and the command say so."""
+    one, (decision,) = undisturbed.one, applied(undisturbed.one)
+    with Ledger.open(one.ledger_url, read_only=True) as ledger:
+        ((event),) = ledger.events(kinds=["change_judged"])
+    judged = event.event.content
+    assert (judged["proposal"], judged["readings"]) == (decision["proposal_id"], 120)
+    assert (judged["start_ms"], judged["end_ms"]) == (decision["time_ms"], decision["time_ms"] + 3_600_000)
+    assert judged["verdict"] == "less"
+    assert abs(judged["realised_w"]) < judged["error_w"] < judged["predicted_w"]
+    told = [json.loads(record.value) for record in read_all(one.source("proposals"), ["sim.proposals"])]
+    (after,) = (row for row in told if row["outcome"] and "after_the_fact" in row["outcome"])
+    assert (after["id"], after["outcome"]["after_the_fact"]) == (decision["proposal_id"], judged)
+    assert "after the fact, over 1 h: less: " in one.command("proposals", "show", decision["proposal_id"]).stdout
+    assert b'"change_judged"' in undisturbed.export
 
 
 PLACES = (

@@ -15,6 +15,7 @@ from opendt.cli.words import moment
 if TYPE_CHECKING:
     from opendt.verification.ledger import Ledger
 
+_MOST_JUDGED: Final = 10_000
 _FINAL: Final = frozenset({"applied", "rejected", "expired"})
 _TOLD: Final = {
     "energy_j": "energy",
@@ -28,7 +29,7 @@ _TOLD: Final = {
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A proposal with all that the ledger holds about it; decisions oldest first."""
+    """A proposal with all that the ledger holds about it; decisions, and verdicts after the fact, oldest first."""
 
     id: str
     time_ms: int | None
@@ -36,6 +37,7 @@ class _Known:
     effect: dict[str, Any] | None
     certificates: list[dict[str, Any]]
     decisions: list[dict[str, Any]]
+    after_the_fact: list[dict[str, Any]]
 
     @property
     def last(self) -> dict[str, Any]:
@@ -86,7 +88,7 @@ def list_(config: Path | None, datacenter: str | None, as_json: bool, last: int,
 @click.argument("proposal_id", metavar="ID")
 @where_options
 def show(proposal_id: str, config: Path | None, datacenter: str | None, as_json: bool) -> None:
-    """Show a proposal: its changes, what they do in simulation, its certificates, what was decided."""
+    """Show a proposal: its changes, what they do in simulation, its certificates, what was decided, and what it brought."""
     from opendt.cli.ledger import opened_ledger
 
     _, section = chosen(config, datacenter)
@@ -141,6 +143,9 @@ def _all(ledger: Ledger, datacenter: str) -> list[_Known]:
     """All proposals, by the window in which they were made."""
     certificates = _by_proposal(ledger, "certificates", datacenter)
     decisions = _by_proposal(ledger, "decisions", datacenter)
+    judged: dict[str, list[dict[str, Any]]] = {}
+    for event in ledger.events(datacenter=datacenter, kinds=["change_judged"], limit=_MOST_JUDGED, newest=True):
+        judged.setdefault(event.event.content["proposal"], []).append(dict(event.event.content))
     known = []
     for recorded in ledger.documents("proposals", datacenter):
         proposal = dict(recorded.document.content)
@@ -149,7 +154,7 @@ def _all(ledger: Ledger, datacenter: str) -> list[_Known]:
         mine = sorted(decisions.get(name, []), key=lambda one: one["time_ms"])
         time_ms = mine[0]["time_ms"] if mine else None
         issued = sorted(certificates.get(name, []), key=lambda one: one["number"])
-        known.append(_Known(name, time_ms, proposal, effect, issued, mine))
+        known.append(_Known(name, time_ms, proposal, effect, issued, mine, judged.get(name, [])))
     return sorted(known, key=lambda one: (one.proposal["time_ms"], one.id))
 
 
@@ -181,6 +186,7 @@ def _brief(one: _Known) -> dict[str, Any]:
         "certificate": one.certified,
         "waits": one.waits,
         "decision": one.last,
+        "after_the_fact": one.after_the_fact[-1] if one.after_the_fact else None,
     }
 
 
@@ -198,6 +204,10 @@ def _lines(one: _Known) -> list[str]:
     for decision in one.decisions:
         when, by = moment(decision["time_ms"]), decision["by"]
         lines.append(f"  {when}  {decision['verdict']} by {by}: {_plain(decision['reason'])}")
+    for judged in one.after_the_fact:
+        hours = (judged["end_ms"] - judged["start_ms"]) / 3.6e6
+        word = judged["verdict"].replace("_", " ")
+        lines.append(f"  after the fact, over {hours:.3g} h: {word}: {_plain(judged['reason'])}")
     if one.waits:
         lines.append("  waits for a person: opendt proposals accept, or reject")
     return lines

@@ -449,9 +449,9 @@ class OpenDTOrchestrator:
             return
         before = self.topology
         try:
-            cycle.change(
-                closed.end_ms - closed.origin_ms, self._with_carbon(self.topology), self._with_carbon(topology)
-            )
+            old, new = self._with_carbon(self.topology), self._with_carbon(topology)
+            applied = self._topologies.source_from(index).removeprefix(DECIDED) if self._is_decided(index) else ""
+            cycle.change(closed.end_ms - closed.origin_ms, old, new, applied=applied)
             self.topology = topology
             is_to_act = self._is_decided(index) and index > self._progress.recorded
             self._unwritten = (topology, before) if is_to_act else None

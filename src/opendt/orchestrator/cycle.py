@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opendt.optimization.budgets import BudgetBook, BudgetStatus
 from opendt.optimization.scoring import SloStatus, check_slo
+from opendt.orchestrator.aftermath import Aftermath, ChangeVerdict
 from opendt.orchestrator.decisions import Decisions, Requests
 from opendt.orchestrator.environment import HOUR_MS, without_carbon
 from opendt.orchestrator.readings import Readings
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from opendt.model.certificate import Certificate
+    from opendt.model.proposal import Proposal
     from opendt.model.slo import Slo
     from opendt.model.topology import Topology
     from opendt.optimization.base import Optimizer
@@ -111,6 +114,8 @@ class Turn:
         Issued now.
     verdicts : tuple of Verdict
         On forecasts whose time is over.
+    aftermath : tuple of ChangeVerdict
+        On applied changes whose horizon is known.
     strangers : int
         Tasks that something was told of, but that are not in the system.
     """
@@ -125,6 +130,7 @@ class Turn:
     forecasts: tuple[Forecast, ...]
     verdicts: tuple[Verdict, ...]
     strangers: int
+    aftermath: tuple[ChangeVerdict, ...] = ()
 
     @property
     def predictions(self) -> tuple[Forecast, ...]:
@@ -182,6 +188,8 @@ class Cycle:
         self.readings = Readings(tick_ms)
         self._learned_ms = 0
         self._unjudged: list[Forecast] = []
+        self.aftermath = Aftermath()
+        self._applied: dict[str, tuple[Proposal, Certificate]] = {}
 
     def _begin_forecasts(self, tick_ms: int, begin_ms: int | None) -> None:
         classes = self.twin.classes
@@ -209,14 +217,17 @@ class Cycle:
         forecasts = self.forecast(present)
         verdicts = self.verify(confirmed, forecasts, window.end_ms)
         trust = self.watch(present, window, verdicts)
+        aftermath = self.look_back(verdicts, window.end_ms)
         candidates = self.decide(present, metrics, requests, is_moving=is_moving)
-        return Turn(window, confirmed, metrics, objectives, budgets, candidates, trust, forecasts, verdicts, strangers)
+        kept = (metrics, objectives, budgets, candidates, trust, forecasts, verdicts, strangers, aftermath)
+        return Turn(window, confirmed, *kept)
 
     def take(self, window: Window) -> int:
         """Take what the window tells; gives the number of tasks that are not in the system."""
         if window.tasks is not None:
             self.twin.submit(window.tasks)
         self.readings.append(window.measured_w)
+        self.aftermath.feed(window)
         self.blind.note(window.measured_w)
         return self.twin.feed(window.work)
 
@@ -265,11 +276,18 @@ class Cycle:
         expected_w = present.window.series["power_w"].sum(axis=1).tolist()
         return self.decisions.watch(window.end_ms, verdicts, window.measured_w.tolist(), expected_w)
 
+    def look_back(self, verdicts: Sequence[Verdict], now_ms: int) -> tuple[ChangeVerdict, ...]:
+        """Hold applied changes against what was predicted of them, and tell those who proposed them."""
+        self.aftermath.note(verdicts)
+        found = self.aftermath.confirm(now_ms)
+        self.decisions.tell_outcomes(found)
+        return found
+
     def decide(
         self, present: Present, metrics: WindowMetrics, requests: Requests, *, is_moving: bool
     ) -> tuple[Candidate, ...]:
         """Ask the optimisers, simulate and certify what they propose, and let the gate decide."""
-        return self.decisions.decide(
+        candidates = self.decisions.decide(
             present,
             metrics,
             self.slo,
@@ -279,6 +297,9 @@ class Cycle:
             now_ms=present.window.end_ms + self._start_epoch_ms,
             is_moving=is_moving,
         )
+        applied = (one for one in candidates if one.decision.is_applied and one.certificate is not None)
+        self._applied = {one.proposal.id: (one.proposal, one.certificate) for one in applied if one.certificate}
+        return candidates
 
     def forecast(self, present: Present) -> tuple[Forecast, ...]:
         """Issue what is due now: the blind hour at full hours."""
@@ -310,8 +331,17 @@ class Cycle:
         columns = (forecast.target_ms, forecast.power_w, forecast.lower_w, forecast.upper_w)
         return judge(forecast.kind, forecast.issued_ms, *columns, measured_w, last_w)
 
-    def change(self, time_ms: int, old: Topology, new: Topology) -> bool:
+    def change(self, time_ms: int, old: Topology, new: Topology, *, applied: str = "") -> bool:
         """Let another topology take effect at a time to come, or at the end of the last window.
+
+        Parameters
+        ----------
+        time_ms : int
+            When, ms since the start.
+        old, new : Topology
+            What the system is taken to be, and what it is to be.
+        applied : str
+            Id of the proposal of the last turn that this applies; it is then followed what it brings.
 
         Returns
         -------
@@ -324,8 +354,14 @@ class Cycle:
             When the running system cannot become that topology; nothing is changed then.
         """
         present = self.twin.at(time_ms)
+        before = self.twin.fork() if applied in self._applied else None
         self.twin.schedule(time_ms, transition(old, new, present))
         self.decisions.topology = without_carbon(new)
+        self.aftermath.cut(time_ms)
+        if before is not None:
+            prices = self.hour.calibrator.calibrator.fork()
+            measured_w = self.readings.after(before.completed_ms, time_ms)
+            self.aftermath.begin(*self._applied[applied], time_ms, before, prices, measured_w)
         if not self.twin.extend(new):
             return False
         self._begin_forecasts(self.readings.tick_ms, None)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from opendt.model.slo import Slo
     from opendt.model.topology import Topology
     from opendt.optimization.base import Optimizer
+    from opendt.orchestrator.aftermath import ChangeVerdict
     from opendt.twin.calibrate import PowerCalibrator
     from opendt.twin.futures import FutureSampler
     from opendt.twin.live import Present
@@ -251,6 +252,14 @@ class Decisions:
                 if one.certificate is not None:
                     reasons = "; ".join(reason.text for reason in one.certificate.reasons)
                     note(one.proposal.id, one.certificate.is_certified, reasons)
+
+    def tell_outcomes(self, found: Iterable[ChangeVerdict]) -> None:
+        """Let those who learn from what became of their proposals know what was measured."""
+        for one in found:
+            for optimizer in self.optimizers:
+                note = getattr(optimizer, "note_outcome", None)
+                if note is not None and one.effect is not None:
+                    note(one.proposal.id, measured=one.effect)
 
     def take_exchanges(self) -> list[dict[str, Any]]:
         """Take what was asked of language models and what they answered since the last time, as plain data."""

@@ -19,6 +19,7 @@ __all__ = [
     "EVENT_TYPES",
     "ActuatorTrouble",
     "CertificateIssued",
+    "ChangeJudged",
     "DeadLetter",
     "Decision",
     "Drift",
@@ -250,6 +251,30 @@ class Decision(Event):
     verdict: str
     by: str
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeJudged(Event):
+    """What an applied change has brought was held against what was predicted of it; savings of mean power, W."""
+
+    is_deterministic = True
+    sentence = "{proposal} {verdict}: {reason}"
+
+    proposal: str
+    start_ms: int
+    end_ms: int
+    verdict: str
+    reason: str
+    predicted_w: float | None = None
+    predicted_low_w: float | None = None
+    predicted_high_w: float | None = None
+    realised_w: float | None = None
+    error_w: float | None = None
+    counterfactual_w: float | None = None
+    measured_w: float | None = None
+    counterfactual_peak_w: float | None = None
+    measured_peak_w: float | None = None
+    readings: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

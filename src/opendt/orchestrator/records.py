@@ -240,6 +240,8 @@ def _decided(closed: WindowInput, turn: Turn) -> Iterator[events.Event]:
             by=decision.by,
             reason=decision.reason,
         )
+    for judged in turn.aftermath:
+        yield events.ChangeJudged(datacenter=where, time_ms=when, **judged.as_dict(closed.origin_ms))
     if turn.trust is not None:
         change = turn.trust
         yield events.TrustChanged(
@@ -300,6 +302,15 @@ def proposals_of(closed: WindowInput, turn: Turn) -> Iterator[ProposalMessage]:
             certificate=None if one.certificate is None else one.certificate.model_dump(mode="json"),
             decision=asdict(one.decision),
             outcome=outcome,
+        )
+    for judged in turn.aftermath:
+        yield ProposalMessage(
+            timestamp=closed.end_ms,
+            datacenter=closed.datacenter,
+            window=closed.index,
+            id=judged.proposal.id,
+            proposal=judged.proposal.model_dump(mode="json"),
+            outcome={"after_the_fact": judged.as_dict(closed.origin_ms)},
         )
 
 

@@ -5,6 +5,7 @@ It is advanced by each window's own work and never simulated from the start agai
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import chain
@@ -314,6 +315,11 @@ class LiveTwin:
         """Until when everything is known, ms since the start."""
         return self.simulation.now_ms
 
+    @property
+    def completed_ms(self) -> int:
+        """End of the last window that `confirm` gave, ms since the start."""
+        return self._window_start.time_ms
+
     def present(self, end_ms: int) -> Present:
         """The system at the end of the window that has just closed, with demands held where they are not known yet."""
         start_ms = end_ms - self.window_ms
@@ -335,6 +341,14 @@ class LiveTwin:
         window = Observed(start_ms, end_ms, load_of(series), series, results, start, Totals.of(fork))
         unknown = _join(earlier.series + guessed.series)
         return Present(fork, window, load_of(unknown), self._class_counts(fork))
+
+    def fork(self) -> LiveTwin:
+        """A twin of its own from here on, for what would have been."""
+        other = copy.copy(self)
+        own = {name: copy.copy(getattr(self, name)) for name in ("classes", "_groups", "_open", "_changes")}
+        window = _Parts(list(self._window.series), list(self._window.results))
+        vars(other).update(own, simulation=self.simulation.fork(), _window=window)
+        return other
 
     def at(self, time_ms: int) -> Simulation:
         """The system at a time to come, with demands held where they are not known: a fork."""
