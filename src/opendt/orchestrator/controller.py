@@ -215,6 +215,11 @@ class OpenDTOrchestrator:
         )
         self.state.update(status="running", cycle_count=window)
 
+    @property
+    def is_catching_up(self) -> bool:
+        """Whether the next window is one that was recorded before, and is derived again."""
+        return self._progress.index < self._progress.recorded
+
     def resume_offsets(self) -> dict[Partition, int]:
         """Where each partition is to be read from to go on after the last window."""
         return {

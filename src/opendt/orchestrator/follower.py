@@ -119,7 +119,9 @@ class Follower:
     def _follow(self, *, drain: bool) -> None:
         quiet, began_s = 0, self._clock_s()
         while not self.patience.reason:
-            records = self._poll()
+            # To drain is to take what is there now: transports know their ends, so that nothing has to rest for a moment.
+            is_all = drain and self._is_everything_taken()
+            records = self._poll(0.0 if is_all else _POLL_S)
             self._note_silent(records)
             count = self._turn(records)
             self._steer()
@@ -128,7 +130,7 @@ class Follower:
                 quiet = 0
                 continue
             quiet += 1
-            if quiet < _QUIET_POLLS:
+            if quiet < _QUIET_POLLS and not is_all:
                 continue
             is_at_end = self._note_ends()
             count = self._turn_windows()
@@ -136,11 +138,15 @@ class Follower:
             if drain and is_at_end and has_joined and not count:
                 self.stop("drained")
 
+    def _is_everything_taken(self) -> bool:
+        """Whether every partition that is ours is at its end, and there is one."""
+        return bool(self._assigned) and all(map(self._is_at_end, self._assigned))
+
     # -- records -----------------------------------------------------------------------------------------------------
 
-    def _poll(self) -> list[Record]:
+    def _poll(self, timeout_s: float) -> list[Record]:
         """Ask for records; a transport that is away is waited for."""
-        return self.patience.run(lambda: self.source.poll(timeout_s=_POLL_S), on_wait=self._wait)
+        return self.patience.run(lambda: self.source.poll(timeout_s=timeout_s), on_wait=self._wait)
 
     def _wait(self) -> None:
         self._write_health("waiting")
@@ -256,16 +262,18 @@ class Follower:
         """Tell orchestrators of control topics that have nothing more, although others never rest.
 
         Windows take what is there of these, and wait for nothing: only the streams that they wait for must all be silent before
-        any of them is given up.
+        any of them is given up. What windows found there that are derived again is there already.
         """
         now_s = self._clock_s()
-        for topic, number in {(record.topic, record.partition) for record in records if record.topic in _CONTROL}:
-            self._heard_s[Partition(topic, number)] = now_s
-        for partition in self._assigned - self._paused:
+        is_new = not all(one.is_catching_up for one in self.running.values())
+        silent_s = _SILENT_S if is_new else 0.0
+        speaking = {Partition(record.topic, record.partition) for record in records if record.topic in _CONTROL}
+        self._heard_s.update(dict.fromkeys(speaking, now_s))
+        for partition in self._assigned - self._paused - speaking:
             if partition.topic not in _CONTROL:
                 continue
             heard_s = self._heard_s.setdefault(partition, now_s)
-            if heard_s + _SILENT_S <= now_s and self._is_at_end(partition):
+            if heard_s + silent_s <= now_s and self._is_at_end(partition):
                 self._heard_s[partition] = float("inf")  # told until it speaks again
                 for orchestrator in self.running.values():
                     orchestrator.assembler.note_end(partition)
