@@ -10,66 +10,26 @@ mean absolute percentage errors an hour and five minutes ahead with the workload
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from forecast_plants import DAY_TICKS, TICK_MS, Week, played, synthetic
 
-from opendt.engine.simulation import Simulation, to_engine
 from opendt.formats.opendc import read_topology
 from opendt.formats.opendc_workload import read_workload
 from opendt.formats.power import read_power
-from opendt.formats.synthetic import synthesize_week
-from opendt.model.options import Options
 from opendt.twin.calibrate import PowerCalibrator
-from opendt.twin.live import host_classes
 from opendt.twin.mixture import ExpertMixture
 from opendt.twin.settings import FAMILY, CalibrationSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from numpy.typing import NDArray
-
-    from opendt.formats.power import MeasuredPower
-    from opendt.model.topology import Topology
-    from opendt.model.workload import Workload
-    from opendt.twin.curve import HostClass
-
-    Floats = NDArray[np.float64]
     Family = tuple[CalibrationSettings, ...]
 
-TICK_MS = 30_000
-DAY_TICKS = 2880
 HORIZONS = (120, 10)
-
-
-@dataclass(frozen=True, eq=False)
-class Week:
-    """Load of the hosts and readings in W, a row per tick."""
-
-    name: str
-    classes: list[HostClass]
-    features: Floats
-    hosts_up: Floats
-    measured_w: Floats
-
-
-def played(name: str, topology: Topology, workload: Workload, power: MeasuredPower, days: float) -> Week:
-    """Simulate a week and put its readings beside the load."""
-    tasks = to_engine(workload)
-    options = Options(start_epoch_ms=tasks.first_submission_ms)
-    simulation = Simulation(topology, options, sample_interval_ms=TICK_MS, settled=True, with_basis=True)
-    simulation.submit(tasks)
-    ticks = min(round(days * DAY_TICKS), int(power.timestamp_ms.max()) // TICK_MS)
-    simulation.advance(ticks * TICK_MS)
-    series = simulation.take_series()
-    measured_w = np.full(ticks, np.nan)
-    place = np.asarray(power.timestamp_ms) // TICK_MS - 1
-    inside = (place >= 0) & (place < ticks)
-    measured_w[place[inside]] = np.asarray(power.power_w, float)[inside]
-    return Week(name, host_classes(topology), series["basis"], series["class_hosts"], measured_w)
 
 
 def errors_percent(week: Week, family: Family) -> dict[int, tuple[float, float, float]]:
@@ -150,10 +110,7 @@ def main() -> None:
     parser.add_argument("--trace", type=Path, help="folder of a recorded week")
     parser.add_argument("--days", type=float, default=7.0)
     arguments = parser.parse_args()
-    weeks = []
-    for seed in arguments.seeds:
-        made = synthesize_week(seed)
-        weeks.append(played(f"synthetic {seed}", made.topology, made.workload, made.power, arguments.days))
+    weeks = [synthetic(seed, arguments.days) for seed in arguments.seeds]
     if arguments.trace:
         topology, workload = read_topology(arguments.trace / "topology.json"), read_workload(arguments.trace)
         power = read_power(arguments.trace / "consumption.parquet")

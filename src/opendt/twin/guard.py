@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from opendt.twin.settings import CalibrationSettings
 
 _BLOCK_TICKS: Final = 10  # of the drift detector
+_LEAST_ERROR: Final = 1e-9  # relative; keeps a ratio of errors finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +66,9 @@ class RollbackSettings:
     ages : tuple of int
         Ages of the candidates in checks, all older than what is judged; the datasheet is always one.
     gain_ratio : float
-        A candidate's error must be below this ratio of the present one. 0.4: the best of several is always a bit lucky, and after
-        a change of the plant an old curve may fit by chance while the filter is still on its way.
+        A candidate's error must be below this ratio of the present one: the best of several is always a bit lucky, and after a change
+        of the plant an old curve may fit by chance while the filter is still on its way. 0.3: the pick of
+        `benches/forecast_guard.py`, which knows synthetic plants only.
     least_error_ratio : float
         Below this present error nothing is rolled back: 2 %, less than curves without disturbances reach in good times.
     """
@@ -74,7 +76,7 @@ class RollbackSettings:
     check_ticks: int = 120
     judged_checks: int = 3
     ages: tuple[int, ...] = (4, 6, 12, 24)
-    gain_ratio: float = 0.4
+    gain_ratio: float = 0.3
     least_error_ratio: float = 0.02
 
 
@@ -92,6 +94,12 @@ class GuardedCalibrator:
         Thresholds of the drift reports.
     rollback : RollbackSettings
         When to go back.
+
+    Attributes
+    ----------
+    kept_ratio : float
+        At the last check, the error of the best of the kept curves as a ratio of that of the present ones, over all hours compared or
+        over the last one, whichever is larger; NaN while there is nothing to compare or no reason to.
     """
 
     def __init__(
@@ -116,6 +124,7 @@ class GuardedCalibrator:
         self._checks.append((0, self.calibrator.parameters()))
         self._errors: deque[tuple[float, dict[int, float]]] = deque(maxlen=rollback.judged_checks)
         self._events: list[DriftEvent | RollbackEvent] = []
+        self.kept_ratio = float("nan")
 
     def update(self, features: ArrayLike, hosts_up: ArrayLike, measured_w: ArrayLike) -> NDArray[np.float64]:
         """Learn from one or many ticks; arguments, result and errors as for `PowerCalibrator.update`."""
@@ -192,6 +201,7 @@ class GuardedCalibrator:
         self._checks.append((tick, self.calibrator.parameters()))
 
     def _roll_back(self, tick: int, kept: dict[int, NDArray[np.float64]]) -> None:
+        self.kept_ratio = float("nan")
         if len(self._errors) < self.rollback.judged_checks:
             return
         present = float(np.mean([own for own, _ in self._errors]))
@@ -203,8 +213,8 @@ class GuardedCalibrator:
         best = min(scores, key=lambda t: (scores[t], -t))
         # Also over the last check alone: a filter that is on its way to a plant that has changed is left to it.
         latest, latest_errors = self._errors[-1]
-        limit = self.rollback.gain_ratio
-        if scores[best] >= limit * present or latest_errors[best] >= limit * latest:
+        self.kept_ratio = max(scores[best] / present, latest_errors[best] / max(latest, _LEAST_ERROR))
+        if self.kept_ratio >= self.rollback.gain_ratio:
             return
         self.calibrator.revert(kept[best])
         self._errors.clear()

@@ -2,15 +2,19 @@
 
 Amounts of power are ratios of what the datasheet says, so that they mean the same for a rack and for a hall. None of them was
 fitted to a recorded week: what can be reasoned is stated with its reason, and what cannot (how wrong the model is, how large passing
-deviations are, what the meter does) stands in the family at two or three levels, between which the mixture learns to choose.
+deviations are) stands in the family at several levels, between which the mixture learns to choose. Which levels is chosen by
+`benches/forecast_choice.py` on synthetic plants.
 docs/concepts/calibration.md lists each amount with its origin.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,38 +108,70 @@ class CalibrationSettings:
             raise ValueError(f"calibration setting meter_share is {self.meter_share}, expected a ratio from 0 to 1")
 
 
-LEVELS: Final = (0.003, 0.01)
-"""Levels of noise and of passing disturbance in the family, as ratios of full-load power: a good and a usual meter's accuracy, half a decade apart."""
+NOISE_RATIOS: Final = (0.003, 0.01)
+"""Noises in the family, ratios of full-load power."""
+
+DISTURBANCE_RATIOS: Final = (0.001, 0.003, 0.01, 0.03)
+"""Sizes of the short disturbance in the family, ratios of full-load power."""
+
+TIME_CONSTANTS_S: Final = ((150.0, 3600.0),)
+"""Time constants in s of the short and the long disturbance: jobs that start or end beside the clock; what the curve cannot tell apart,
+such as the mix of programs."""
+
+LONG_DISTURBANCE_RATIO: Final = 0.003
+"""Standard deviation of the long disturbance, a ratio of full-load power: a good meter's accuracy."""
+
+METERS: Final = ("exact", "part", "all")
+"""Ways to see a meter whose readings seem to be held: it holds nothing; a part of the power; all of it. The share is learned from there."""
+
+FAMILY_METERS: Final = ("all",)
+"""Those in the family: without a pattern in the readings all three are the same, and with one the learned share does the rest."""
 
 
-def _member(noise_ratio: float, disturbance_ratio: float) -> CalibrationSettings:
-    """The settings of a member whose meter does nothing by itself."""
+def make_family(
+    noise_ratios: Sequence[float],
+    disturbance_ratios: Sequence[float],
+    time_constants_s: Sequence[tuple[float, float]],
+    meters: Sequence[str],
+) -> tuple[CalibrationSettings, ...]:
+    """Every noise with every short disturbance, every pair of time constants and every meter.
+
+    Parameters
+    ----------
+    noise_ratios, disturbance_ratios : sequence of float
+        Standard deviations of noise and of the short disturbance, ratios of full-load power.
+    time_constants_s : sequence of tuple
+        Time constants of the short and of the long disturbance, in s. Minutes: jobs that start or end beside the clock. Hours: what
+        the curve cannot tell apart, such as the mix of programs.
+    meters : sequence of str
+        Of `METERS`.
+    """
+    axes = product(noise_ratios, disturbance_ratios, time_constants_s, meters)
+    return tuple(_member(*point) for point in axes)
+
+
+def _member(
+    noise_ratio: float, disturbance_ratio: float, time_constants_s: tuple[float, float], meter: str
+) -> CalibrationSettings:
+    short_s, long_s = time_constants_s
+    is_held = meter != "exact"
     return CalibrationSettings(
-        # Minutes: jobs that start or end beside the clock. Hours: what the curve cannot tell apart, such as the mix of programs.
         disturbances=(
-            Disturbance(time_constant_s=300, sd_ratio=disturbance_ratio),
-            Disturbance(time_constant_s=7200, sd_ratio=LEVELS[0]),
+            # Where all is held, the deviation of a reading is held with it: it changes at refreshes only.
+            Disturbance(time_constant_s=short_s, sd_ratio=disturbance_ratio, held=meter == "all"),
+            Disturbance(time_constant_s=long_s, sd_ratio=LONG_DISTURBANCE_RATIO),
         ),
         noise_ratio=noise_ratio,
+        meter_share={"exact": 0.0, "part": 0.5, "all": 1.0}[meter],
+        meter_share_sd=0.3 if is_held else 0.0,
     )
 
 
-def with_meters(settings: CalibrationSettings) -> tuple[CalibrationSettings, CalibrationSettings, CalibrationSettings]:
-    """Three ways to see a meter that seems to hold its readings: it does not; for a part of the power; for all of it.
+FAMILY: Final = make_family(NOISE_RATIOS, DISTURBANCE_RATIOS, TIME_CONSTANTS_S, FAMILY_METERS)
+"""The filters of every forecast: the pick of `benches/forecast_choice.py`, which knows synthetic plants only."""
 
-    Where all is held, the deviation of a reading is held with it: the shortest disturbance changes at refreshes only.
-    """
-    first, *others = settings.disturbances
-    part = replace(settings, meter_share=0.5, meter_share_sd=0.3)
-    whole = replace(part, meter_share=1.0, disturbances=(replace(first, held=True), *others))
-    return settings, part, whole
+STEADY: Final = _member(0.01, 0.003, TIME_CONSTANTS_S[0], "all")
+"""A member that trusts its curve: large noise, small disturbance."""
 
-
-FAMILY: Final = tuple(member for levels in product(LEVELS, LEVELS) for member in with_meters(_member(*levels)))
-"""Every noise with every disturbance and every meter: twelve filters."""
-
-STEADY: Final = with_meters(_member(LEVELS[1], LEVELS[0]))[1]
-"""The member of the family that trusts its curve most: large noise, small disturbance, a meter that holds a part."""
-
-NIMBLE: Final = with_meters(_member(LEVELS[0], LEVELS[1]))[2]
-"""The member that follows the present deviation most: small noise, large disturbance, a meter that holds all."""
+NIMBLE: Final = _member(0.003, 0.01, TIME_CONSTANTS_S[0], "all")
+"""A member that follows the present deviation: small noise, large disturbance."""

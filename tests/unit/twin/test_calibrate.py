@@ -384,7 +384,7 @@ def test_settings_that_are_no_family_are_refused(family):
 
 def test_a_meter_that_is_said_to_hold_nothing_stays_so():
     plant = run(ticks=2000, period=8, phase=1)
-    filtered = calibrator(FAMILY[0])
+    filtered = calibrator(replace(FAMILY[0], meter_share=0.0, meter_share_sd=0.0))
     filtered.update(plant.features, plant.hosts, plant.measured_w)
     assert filtered.meter.period == 8
     assert filtered.meter_share == 0.0
