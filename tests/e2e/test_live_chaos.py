@@ -12,8 +12,10 @@ import time
 from contextlib import closing, contextmanager
 from random import Random
 
+import psycopg
 import pytest
 
+from opendt.orchestrator.health import HealthFile
 from opendt.telemetry.log import LogSink
 from opendt.telemetry.recording import Plan, ReplayOptions, read_recording
 from opendt.verification.ledger import Ledger
@@ -87,6 +89,10 @@ def test_a_database_that_is_killed_away_and_back_changes_nothing(reference, tmp_
         process.until_window(reference.windows // 4)
         own_postgres_server.kill()
         process.until(lambda: "ledger_trouble" in process.kinds(), "word of the database that is away")
+        health = HealthFile(live.state / "health.json")
+        process.until(lambda: health.read().get("waits_for", "").startswith("the ledger: "), "what is waited for")
+        since_ms = health.read()["time_ms"]
+        process.until(lambda: health.read()["time_ms"] > since_ms, "another sign of life")
         time.sleep(AWAY_S)
         assert process.is_running
         own_postgres_server.start()
@@ -281,6 +287,52 @@ def test_a_second_process_on_the_same_database_is_refused_by_name(reference, tmp
         is_refused(other, process)
         process.until_window(reference.windows - 1)
         assert process.terminate() == 0
+    reference.assert_equal(live)
+
+
+def end_sessions(url, pid):
+    """Let the server end what a process has open there, as when it, or the network, went away and came back."""
+    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
+        words = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE split_part(application_name, ' ', 3) = %s"
+        assert connection.execute(words, [str(pid)]).fetchall() == [(True,)]
+
+
+def test_a_process_whose_datacenter_was_taken_over_says_so_and_records_nothing_more(reference, tmp_path, postgres):
+    live = Live(tmp_path, reference.topology, log=tmp_path / "log", ledger=postgres)
+    start, hours = reference.stretch[:-1], int(reference.stretch[-1])
+    live.replay(reference.workload, *start, hours // 2)
+    with live.started() as process, Ledger.open(postgres) as other:
+        process.until_window(reference.windows // 4)
+        os.kill(process.pid, signal.SIGSTOP)
+        live.replay(reference.workload, *start, hours)  # so that there is something left to record
+        end_sessions(postgres, process.pid)
+        with other.lease(NAME, wait_s=30):
+            window = live.window()
+            os.kill(process.pid, signal.SIGCONT)
+            assert process.wait() == 1
+            assert live.window() == window
+        kinds = process.kinds()
+        assert kinds.index("ledger_trouble") < kinds.index("lease_lost")
+        assert f"is followed by process {os.getpid()}" in process.said()
+    (lost,) = map(json.loads, live.command("events", "--json", "--kind", "lease_lost").stdout.splitlines())
+    assert (lost["datacenter"], lost["level"]) == (NAME, "error")
+    assert f"process {os.getpid()} on " in lost["content"]["holder"]
+    live.drain()
+    reference.assert_equal(live)
+
+
+def test_a_process_whose_sessions_were_ended_goes_on_when_nobody_took_over(reference, tmp_path, postgres):
+    live = Live(tmp_path, reference.topology, log=tmp_path / "log", ledger=postgres)
+    start, hours = reference.stretch[:-1], int(reference.stretch[-1])
+    live.replay(reference.workload, *start, hours // 2)
+    with live.started() as process:
+        process.until_window(reference.windows // 4)
+        end_sessions(postgres, process.pid)
+        live.replay(reference.workload, *start, hours)
+        process.until_window(reference.windows - 1)
+        assert process.terminate() == 0
+        assert "ledger_recovered" in process.kinds()
+        assert "lease_lost" not in process.kinds()
     reference.assert_equal(live)
 
 

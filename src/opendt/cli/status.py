@@ -110,6 +110,7 @@ def _status(
     return {
         "status": _word(processes, health, sign_ms),
         "processes": processes,
+        "waits_for": None if health is None else health.get("waits_for"),
         "last_sign_of_life_ms": sign_ms,
         "ledger": ledger.place,
         "errors": _errors(ledger, ""),
@@ -120,7 +121,7 @@ def _status(
 def _word(processes: list[dict[str, Any]], health: Mapping[str, Any] | None, sign_ms: int | None) -> str:
     said = "" if health is None else str(health.get("status", ""))
     if any(one["is_alive"] for one in processes):
-        is_silent = sign_ms is not None and sign_ms > _SILENT_MS and said != "waiting"
+        is_silent = sign_ms is not None and sign_ms > _SILENT_MS
         return "silent" if is_silent else said if said not in ("", "stopped") else "running"
     return "killed" if processes else "stopped"
 
@@ -163,7 +164,7 @@ def _errors(ledger: Ledger, datacenter: str) -> list[dict[str, Any]]:
 def _lines(status: Mapping[str, Any]) -> list[str]:
     alive = [str(one["pid"]) for one in status["processes"] if one["is_alive"]]
     sign_ms = status["last_sign_of_life_ms"]
-    head = [status["status"]]
+    head = [status["status"] + (f" for {status['waits_for']}" if status["status"] == "waiting" else "")]
     if alive:
         head.append(f"process {', '.join(alive)}")
     elif status["status"] == "killed":

@@ -41,6 +41,7 @@ from opendt.telemetry.deadletter import encode_dead_letter
 from opendt.telemetry.messages import DEAD_LETTERS, PROPOSALS, RESULTS, SIM_TOPOLOGY, encode
 from opendt.telemetry.source import Partition
 from opendt.telemetry.windows import WindowAssembler
+from opendt.verification.ledger_lease import LeaseGoneError
 from opendt.verification.ledger_rows import EventRow
 
 if TYPE_CHECKING:
@@ -298,13 +299,23 @@ class OpenDTOrchestrator:
         self.assembler.add(records)
 
     def turn_windows(self, should_stop: Callable[[], bool] = lambda: False) -> int:
-        """Run the loop for every window that can close; gives how many did."""
+        """Run the loop for every window that can close; gives how many did.
+
+        Raises
+        ------
+        LeaseGoneError
+            When another process has taken the datacenter over; nothing of the window is recorded.
+        """
         count = 0
         while not should_stop():
             closed = self.assembler.next()
             if closed is None:
                 break
-            self.run_simulation(closed)
+            try:
+                self.run_simulation(closed)
+            except LeaseGoneError as error:
+                self.bus.publish(events.LeaseLost(datacenter=self.datacenter, holder=error.holder))
+                raise
             count += 1
         if count and self.sink is not None:
             self.sink.flush()  # nobody waits for results until the next snapshot

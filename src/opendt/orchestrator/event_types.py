@@ -444,6 +444,20 @@ class SourceGap(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TornEnd(Event):
+    """The embedded log ends within a record that a killed writer left unfinished; `offset` is behind the last whole one."""
+
+    level = "warning"
+    sentence = "{topic}/{partition}: {dropped_bytes} bytes behind record {offset} dropped, which a killed writer left unfinished"
+
+    topic: str
+    partition: int
+    offset: int
+    dropped_bytes: int
+    file: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionAssigned(Event):
     """A partition is ours to read, from this offset on."""
 
@@ -462,20 +476,6 @@ class PartitionRevoked(Event):
 
     topic: str
     partition: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TornEnd(Event):
-    """The embedded log ends within a record that a killed writer left unfinished; `offset` is behind the last whole one."""
-
-    level = "warning"
-    sentence = "{topic}/{partition}: {dropped_bytes} bytes behind record {offset} dropped, which a killed writer left unfinished"
-
-    topic: str
-    partition: int
-    offset: int
-    dropped_bytes: int
-    file: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -573,10 +573,10 @@ class LeaseRefused(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseLost(Event):
-    """Another process has taken this datacenter over."""
+    """Another process took this datacenter over while the ledger was out of reach; this process records nothing more of it."""
 
     level = "error"
-    sentence = "was taken over by {holder}"
+    sentence = "was taken over by {holder} while the ledger was out of reach"
 
     holder: str
 

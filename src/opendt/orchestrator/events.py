@@ -70,6 +70,8 @@ class EventBus:
         self._dropped = 0
         self._number = 0
         self._is_telling = False
+        self._teller = 0  # thread that tells
+        self._told: Subscriber | None = None  # who is being told
 
     def subscribe(self, subscriber: Subscriber, kinds: Collection[str] | None = None) -> Callable[[], None]:
         """Tell somebody of events from now on.
@@ -96,14 +98,32 @@ class EventBus:
 
         return end
 
-    def publish(self, event: Event) -> None:
-        """Tell everyone of an event; raises nothing of what subscribers raise."""
+    def publish(self, event: Event, *, at_once: bool = False) -> None:
+        """Tell everyone of an event; raises nothing of what subscribers raise.
+
+        Parameters
+        ----------
+        event : Event
+            What happened.
+        at_once : bool
+            Whether an event that comes from within a subscriber is told before that one is done, to everyone but it: for what
+            keeps it from getting done.
+        """
         with self._lock:
-            self._add(event, None)
-            if self._is_telling:
-                return  # by whoever is telling now, after the events before it
-            self._is_telling = True
-        self._tell()
+            is_mine = self._is_telling and self._teller == threading.get_ident()
+            if at_once and is_mine:
+                notice, told, subscribers = self._noticed(event), self._told, self._subscribers
+            else:
+                self._add(event, None)
+                if self._is_telling:
+                    return  # by whoever is telling now, after the events before it
+                self._is_telling = True
+                self._teller = threading.get_ident()
+        if at_once and is_mine:
+            self._tell_all(notice, told, subscribers)
+            self._told = told
+        else:
+            self._tell()
 
     def recent(self, count: int | None = None) -> list[Notice]:
         """The last events, oldest first."""
@@ -116,10 +136,14 @@ class EventBus:
         if len(self._pending) >= self._limit:
             self._dropped += 1
             return
+        self._pending.append((self._noticed(event), not_to))
+
+    def _noticed(self, event: Event) -> Notice:
+        """Number an event and remember it; the lock is held."""
         self._number += 1
         notice = Notice(self._number, self._clock_ms(), event)
-        self._pending.append((notice, not_to))
         self._recent.append(notice)
+        return notice
 
     def _tell(self) -> None:
         try:
@@ -133,13 +157,22 @@ class EventBus:
                         return
                     notice, not_to = self._pending.popleft()
                     subscribers = self._subscribers
-                for subscriber, kinds in subscribers:
-                    if subscriber is not not_to and (kinds is None or notice.event.kind in kinds):
-                        self._tell_one(subscriber, notice)
+                self._tell_all(notice, not_to, subscribers)
         except BaseException:  # Ctrl-C within a subscriber: the next to publish tells the rest
             with self._lock:
                 self._is_telling = False
             raise
+
+    def _tell_all(
+        self,
+        notice: Notice,
+        not_to: Subscriber | None,
+        subscribers: tuple[tuple[Subscriber, frozenset[str] | None], ...],
+    ) -> None:
+        for subscriber, kinds in subscribers:
+            if subscriber is not not_to and (kinds is None or notice.event.kind in kinds):
+                self._told = subscriber
+                self._tell_one(subscriber, notice)
 
     def _tell_one(self, subscriber: Subscriber, notice: Notice) -> None:
         try:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opendt.model.errors import TransportError
 from opendt.orchestrator import event_types as events
 from opendt.orchestrator.events import EventBus
-from opendt.orchestrator.health import HealthFile, sd_notify
+from opendt.orchestrator.health import HealthFile, Pulse
 from opendt.orchestrator.logs import log
 from opendt.orchestrator.patience import Patience, Stopping
 from opendt.orchestrator.settings_model import DEFAULT_DATACENTER
@@ -38,7 +38,6 @@ _AHEAD: Final = 48
 _POLL_S: Final = 0.2
 _QUIET_POLLS: Final = 2
 _SILENT_S: Final = _QUIET_POLLS * _POLL_S
-_HEALTH_S: Final = 1.0
 _JOIN_S: Final = 15.0
 _LEASE_WAIT_S: Final = 30.0
 
@@ -62,6 +61,8 @@ class Follower:
         Told of what befalls the process.
     patience : Patience, optional
         How to wait for what is away; knows whether the process is to stop.
+    pulse : Pulse, optional
+        Gives signs of life.
     clock_s : callable
         Monotonic clock, s.
     """
@@ -76,6 +77,7 @@ class Follower:
         *,
         bus: EventBus | None = None,
         patience: Patience | None = None,
+        pulse: Pulse | None = None,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
@@ -87,12 +89,12 @@ class Follower:
         self.source = source
         self.bus = bus or EventBus()
         self._clock_s = clock_s
-        self.patience = patience or Patience(self.bus)
+        self._pulse = pulse or Pulse(HealthFile(settings.health_path), clock_s=clock_s)
+        self._pulse.values = lambda: _values(self.running)
+        self.patience = patience or Patience(self.bus, on_wait=self._pulse.wait)
         self._assigned: set[Partition] = set()
         self._paused: set[Partition] = set()
         self._strangers: set[str] = set()
-        self._health = HealthFile(settings.health_path)
-        self._health_s = -float("inf")
         self._committed: dict[Partition, int] = {}
         self._heard_s: dict[Partition, float] = {}
 
@@ -112,7 +114,7 @@ class Follower:
         with ExitStack() as stack:
             stack.callback(self._end)
             self.source.subscribe(TOPICS, on_assigned=self._on_assigned, on_revoked=self._on_revoked)
-            sd_notify("READY=1")
+            self._pulse.ready()
             with suppress(Stopping):
                 self._follow(drain=drain)
 
@@ -125,7 +127,7 @@ class Follower:
             self._note_silent(records)
             count = self._turn(records)
             self._steer()
-            self._beat()
+            self._pulse.beat()
             if records or count:
                 quiet = 0
                 continue
@@ -146,11 +148,7 @@ class Follower:
 
     def _poll(self, timeout_s: float) -> list[Record]:
         """Ask for records; a transport that is away is waited for."""
-        return self.patience.run(lambda: self.source.poll(timeout_s=timeout_s), on_wait=self._wait)
-
-    def _wait(self) -> None:
-        self._write_health("waiting")
-        sd_notify("WATCHDOG=1")
+        return self.patience.run(lambda: self.source.poll(timeout_s=timeout_s))
 
     def _turn(self, records: Sequence[Record]) -> int:
         """Hand records out and close the windows that can close; gives how many did."""
@@ -182,7 +180,7 @@ class Follower:
             count += orchestrator.turn_windows(lambda: bool(self.patience.reason))
         if count:
             self._commit()
-            self._beat()
+            self._pulse.beat()
         return count
 
     def _datacenter_of(self, topic: str, key: str) -> str:
@@ -320,22 +318,12 @@ class Follower:
 
     # -- signs of life -------------------------------------------------------------------------------------------------
 
-    def _beat(self) -> None:
-        now_s = self._clock_s()
-        if now_s - self._health_s >= _HEALTH_S:
-            self._health_s = now_s
-            self._write_health("running")
-            sd_notify("WATCHDOG=1")
-
-    def _write_health(self, status: str, of: Mapping[str, OpenDTOrchestrator] | None = None) -> None:
-        values = {name: one.state.as_dict() for name, one in (self.running if of is None else of).items()}
-        self._health.write(status, {"datacenters": {name: _brief(value) for name, value in values.items()}})
-
     def _end(self) -> None:
-        sd_notify("STOPPING=1")
+        self._pulse.end()
         ending, self.running = self.running, {}
+        self._pulse.values = lambda: _values(ending)
         with ExitStack() as stack:
-            stack.callback(self._write_health, "stopped", ending)
+            stack.callback(self._pulse.write, "stopped")
             stack.callback(self.source.close)
             for orchestrator in ending.values():
                 stack.callback(orchestrator.stop, self.patience.reason or "failed")
@@ -343,6 +331,11 @@ class Follower:
 
 def _stream(position: PositionRow) -> Partition:
     return Partition(position.topic, position.partition)
+
+
+def _values(running: Mapping[str, OpenDTOrchestrator]) -> dict[str, Any]:
+    """What the health file says of datacenters."""
+    return {"datacenters": {name: _brief(one.state.as_dict()) for name, one in running.items()}}
 
 
 def _brief(state: dict[str, Any]) -> dict[str, Any]:

@@ -11,9 +11,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["HealthFile", "sd_notify", "watchdog_interval_s"]
+__all__ = ["HealthFile", "Pulse", "sd_notify", "watchdog_interval_s"]
 
 _MICROSECONDS: Final = 1_000_000
+_BEAT_S: Final = 1.0
+_LONGER: Final = f"EXTEND_TIMEOUT_USEC={60 * _MICROSECONDS}"
+"""Asks the service manager for a minute more to get ready, from now."""
 
 
 class HealthFile:
@@ -74,6 +77,77 @@ class HealthFile:
         except FileNotFoundError:
             return None
         return content
+
+
+class Pulse:
+    """Signs of life, one a second: the health file, and the watchdog of the service manager.
+
+    They come from the loop itself, while it works (`beat`) and while it waits on purpose for what is away (`wait`), never from a
+    thread beside it: a process that is stuck gives none, and is ended by whoever watches it.
+
+    Parameters
+    ----------
+    file : HealthFile
+        Where to say how the process is.
+    clock_s : callable
+        Monotonic clock, s.
+    notify : callable
+        Tells the service manager, as `sd_notify`.
+
+    Attributes
+    ----------
+    values : callable
+        Gives what else the health file is to say: a mapping.
+    """
+
+    def __init__(
+        self,
+        file: HealthFile,
+        *,
+        clock_s: Callable[[], float] = time.monotonic,
+        notify: Callable[..., object] | None = None,
+    ) -> None:
+        self.values: Callable[[], Mapping[str, Any]] = dict
+        self._file = file
+        self._clock_s = clock_s
+        self._notify = notify or sd_notify
+        self._last_s = -float("inf")
+        self._is_ready = False
+        self._waited_for = ""
+
+    def beat(self) -> None:
+        """Say that the process works; call it between any two steps."""
+        self._sign("")
+
+    def wait(self, what: str) -> None:
+        """Say that the process is alive and waits for something; call it again and again meanwhile."""
+        self._sign(what)
+
+    def ready(self) -> None:
+        """Say once that the process has begun."""
+        self._is_ready = True
+        self._notify("READY=1")
+
+    def end(self) -> None:
+        """Say that the process is about to end."""
+        self._notify("STOPPING=1")
+
+    def write(self, status: str, values: Mapping[str, Any] | None = None) -> None:
+        """Write the health file now."""
+        self._file.write(status, self.values() if values is None else values)
+
+    def _sign(self, what: str) -> None:
+        now_s = self._clock_s()
+        if now_s - self._last_s < _BEAT_S:
+            return
+        self._last_s = now_s
+        self._file.write("waiting" if what else "running", self.values(), **({"waits_for": what} if what else {}))
+        words = ["WATCHDOG=1" if self._is_ready else _LONGER] if what or self._is_ready else []
+        if what != self._waited_for:
+            self._waited_for = what
+            words.append(f"STATUS={f'waits for {what}' if what else 'running'}")
+        if words:
+            self._notify(*words)
 
 
 def sd_notify(*states: str, environ: Mapping[str, str] | None = None) -> bool:

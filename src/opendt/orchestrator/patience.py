@@ -36,6 +36,8 @@ class Patience:
     ----------
     bus : EventBus
         Told once when something goes wrong and once when it is well again.
+    on_wait : callable
+        Told again and again, five times a second, what is waited for: a sign of life.
     clock_s, sleep : callable
         Monotonic clock and waiting, s.
 
@@ -49,11 +51,13 @@ class Patience:
         self,
         bus: EventBus,
         *,
+        on_wait: Callable[[str], None] = lambda _: None,
         clock_s: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.reason = ""
         self._bus = bus
+        self._on_wait = on_wait
         self._clock_s = clock_s
         self._sleep = sleep
 
@@ -61,8 +65,15 @@ class Patience:
         """Ask the process to end; may be called from a signal handler."""
         self.reason = self.reason or reason
 
-    def rest(self, duration_s: float) -> None:
+    def rest(self, duration_s: float, what: str) -> None:
         """Wait, in slices: a signal handler does not end a sleep.
+
+        Parameters
+        ----------
+        duration_s : float
+            How long, s.
+        what : str
+            What for, in words.
 
         Raises
         ------
@@ -74,18 +85,17 @@ class Patience:
             left_s = until_s - self._clock_s()
             if left_s <= 0:
                 return
+            self._on_wait(what)
             self._sleep(min(left_s, _SLICE_S))
         raise Stopping(self.reason)
 
-    def run(self, attempt: Callable[[], T], on_wait: Callable[[], None] = lambda: None) -> T:
+    def run(self, attempt: Callable[[], T]) -> T:
         """Try until it works.
 
         Parameters
         ----------
         attempt : callable
             What may raise `TransportError`.
-        on_wait : callable
-            Called before each pause.
 
         Raises
         ------
@@ -100,16 +110,22 @@ class Patience:
                 if began_s is None:
                     began_s = self._clock_s()
                     self._bus.publish(events.TransportTrouble(reason=str(error)))
-                on_wait()
-                self.rest(pause_s)
+                self.rest(pause_s, f"the streams: {error}")
                 pause_s = min(2 * pause_s, _LONGEST_S)
                 continue
             if began_s is not None:
                 self._bus.publish(events.TransportRecovered(after_s=self._clock_s() - began_s))
             return result
 
-    def bounded(self, work: Callable[[], None]) -> None:
+    def bounded(self, work: Callable[[], None], what: str) -> None:
         """Run what may block for as long as a broker is away, in a thread of its own that is left behind when we stop.
+
+        Parameters
+        ----------
+        work : callable
+            What may block.
+        what : str
+            What is waited for meanwhile, in words.
 
         Raises
         ------
@@ -131,6 +147,8 @@ class Patience:
         stopped_s: float | None = None
         while thread.is_alive():
             thread.join(_SLICE_S)
+            if thread.is_alive():
+                self._on_wait(what)
             if self.reason and thread.is_alive():
                 stopped_s = self._clock_s() if stopped_s is None else stopped_s
                 if self._clock_s() - stopped_s > _GRACE_S:
@@ -188,7 +206,7 @@ class PatientSink:
 
     def _bounded(self, work: Callable[[], None]) -> None:
         try:
-            self._patience.bounded(work)
+            self._patience.bounded(work, "the streams: they have not taken all results yet")
         except Stopping:
             self._is_left = True
             raise

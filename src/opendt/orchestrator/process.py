@@ -16,6 +16,7 @@ from opendt.orchestrator import event_types as events
 from opendt.orchestrator.controller import OpenDTOrchestrator
 from opendt.orchestrator.events import EventBus, Notice
 from opendt.orchestrator.follower import Follower
+from opendt.orchestrator.health import HealthFile, Pulse
 from opendt.orchestrator.logs import configure_logging, log, log_event
 from opendt.orchestrator.patience import Patience, PatientSink
 from opendt.orchestrator.pid_file import PID_FILE, health_beside, pid_file
@@ -79,7 +80,8 @@ def run(settings: Settings, *, drain: bool = False) -> None:
     _check_files(settings)
     with ExitStack() as stack:
         settings = _with_health_of_its_own(settings, stack.enter_context(pid_file(settings.state_dir)), stack)
-        patience = Patience(bus)
+        pulse = Pulse(HealthFile(settings.health_path))
+        patience = Patience(bus, on_wait=pulse.wait)
         stack.enter_context(_signals(patience))
         ledger = stack.enter_context(_ledger(settings, bus, patience))
         bus.subscribe(_recorder(ledger), _KEPT_KINDS)
@@ -94,7 +96,7 @@ def run(settings: Settings, *, drain: bool = False) -> None:
 
         names = tuple(settings.datacenter) or (DEFAULT_DATACENTER,)
         _refuse_second_process(settings, names, ledger, bus)
-        follower = Follower(settings, make, names, ledger, source, bus=bus, patience=patience)
+        follower = Follower(settings, make, names, ledger, source, bus=bus, patience=patience, pulse=pulse)
         _say_what_follows(settings, names)
         stack.enter_context(_rare_collections())
         follower.run(drain=drain)
@@ -146,12 +148,9 @@ def _say_what_follows(settings: Settings, names: Collection[str]) -> None:
 
 def _ledger(settings: Settings, bus: EventBus, patience: Patience) -> Ledger:
     """Open the ledger; while it is away the process waits, as long as nobody tells it to stop."""
-    return Ledger.open(
-        settings.ledger_address,
-        patience=LedgerPatience(limit_s=math.inf),
-        on_trouble=_tell_trouble(bus),
-        sleep=patience.rest,
-    )
+    line = _LedgerLine(bus, patience)
+    limitless = LedgerPatience(limit_s=math.inf)
+    return Ledger.open(settings.ledger_address, patience=limitless, on_trouble=line.tell, sleep=line.rest)
 
 
 def _refuse_second_process(settings: Settings, names: Collection[str], ledger: Ledger, bus: EventBus) -> None:
@@ -173,20 +172,30 @@ def _refuse_second_process(settings: Settings, names: Collection[str], ledger: L
             raise
 
 
-def _tell_trouble(bus: EventBus, clock_s: Callable[[], float] = time.monotonic) -> Callable[[str], None]:
-    """Tell when the ledger goes away and when it is back, which come in turns."""
-    since_s: float | None = None
+class _LedgerLine:
+    """Tells when the ledger goes away and when it is back, which come in turns, and waits for it with signs of life."""
 
-    def tell(words: str) -> None:
-        nonlocal since_s
-        if since_s is None:
-            since_s = clock_s()
-            bus.publish(events.LedgerTrouble(reason=words))
+    def __init__(self, bus: EventBus, patience: Patience, clock_s: Callable[[], float] = time.monotonic) -> None:
+        self._bus = bus
+        self._patience = patience
+        self._clock_s = clock_s
+        self._since_s: float | None = None
+        self._words = ""
+
+    def tell(self, words: str) -> None:
+        if self._since_s is None:
+            self._since_s, self._words = self._clock_s(), words
+            # At once, also when the ledger went away while an event was told to it.
+            self._bus.publish(events.LedgerTrouble(reason=words), at_once=True)
         else:
-            bus.publish(events.LedgerRecovered(after_s=clock_s() - since_s))
-            since_s = None
+            after_s, self._since_s = self._clock_s() - self._since_s, None
+            self._bus.publish(events.LedgerRecovered(after_s=after_s), at_once=True)
 
-    return tell
+    def rest(self, duration_s: float) -> None:
+        what = (
+            "a datacenter that another process still follows" if self._since_s is None else f"the ledger: {self._words}"
+        )
+        self._patience.rest(duration_s, what)
 
 
 def _recorder(ledger: Ledger) -> Callable[[Notice], None]:

@@ -17,9 +17,26 @@ from opendt.model.errors import LedgerError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["FileLease"]
+__all__ = ["FileLease", "LeaseGoneError"]
 
 _LONGEST_NAME = 40
+
+
+class LeaseGoneError(LedgerError):
+    """The lease went to another process while the connection to the database was away.
+
+    Attributes
+    ----------
+    datacenter : str
+        Of which datacenter.
+    holder : str
+        Who has it now.
+    """
+
+    def __init__(self, message: str, *, datacenter: str, holder: str) -> None:
+        super().__init__(message)
+        self.datacenter = datacenter
+        self.holder = holder
 
 
 class FileLease:

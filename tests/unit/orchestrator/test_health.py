@@ -9,7 +9,11 @@ import threading
 
 import pytest
 
-from opendt.orchestrator.health import HealthFile, sd_notify, watchdog_interval_s
+from opendt.model.errors import TransportError
+from opendt.orchestrator.events import EventBus
+from opendt.orchestrator.health import HealthFile, Pulse, sd_notify, watchdog_interval_s
+from opendt.orchestrator.patience import Patience
+from tests.unit.orchestrator.waiting import Clock
 
 
 def test_the_file_says_how_the_process_is(tmp_path):
@@ -83,3 +87,97 @@ def test_without_a_manager_nothing_is_sent(address):
 )
 def test_how_often_the_watchdog_wants_to_be_fed(environ, interval_s):
     assert watchdog_interval_s(environ) == interval_s
+
+
+class Signs:
+    """What a process says of itself, by whose clock time goes on."""
+
+    def __init__(self, tmp_path):
+        self.clock = Clock()
+        self.told = []
+        self.file = HealthFile(tmp_path / "health.json", clock_ms=lambda: round(1000 * self.clock()))
+        self.pulse = Pulse(self.file, clock_s=self.clock, notify=lambda *words: self.told.append((self.clock(), words)))
+        self.patience = Patience(EventBus(), on_wait=self.pulse.wait, clock_s=self.clock, sleep=self.clock.sleep)
+
+    def fed(self):
+        """When the watchdog was fed, s."""
+        return [when for when, words in self.told if "WATCHDOG=1" in words]
+
+
+def test_who_works_gives_a_sign_of_life_a_second(tmp_path):
+    signs = Signs(tmp_path)
+    signs.pulse.ready()
+    signs.pulse.values = lambda: {"datacenters": {"d": {"window_index": signs.clock() // 1}}}
+    for _ in range(40):  # ten seconds of work in steps of a quarter
+        signs.pulse.beat()
+        signs.clock.sleep(0.25)
+    assert signs.fed() == [float(second) for second in range(10)]
+    health = signs.file.read()
+    assert (health["status"], health["time_ms"], health["datacenters"]) == (
+        "running",
+        9_000,
+        {"d": {"window_index": 9}},
+    )
+    assert "waits_for" not in health
+
+
+def test_who_waits_for_what_is_away_is_alive_and_says_what_for(tmp_path):
+    signs = Signs(tmp_path)
+    signs.pulse.ready()
+    attempts = []
+
+    def away():
+        attempts.append(signs.file.read())
+        if signs.clock() < 300:
+            raise TransportError("no broker answers")
+        return "here"
+
+    assert signs.patience.run(away) == "here"
+    pauses = [later - earlier for earlier, later in zip(signs.fed(), signs.fed()[1:], strict=False)]
+    assert len(pauses) > 200
+    assert max(pauses) < 1.5
+    assert {health["status"] for health in attempts[1:]} == {"waiting"}
+    assert {health["waits_for"] for health in attempts[1:]} == {"the streams: no broker answers"}
+    states = [word for _, words in signs.told for word in words if word.startswith("STATUS=")]
+    assert states == ["STATUS=waits for the streams: no broker answers"]
+    signs.clock.sleep(1)
+    signs.pulse.beat()
+    assert signs.file.read()["status"] == "running"
+    assert "STATUS=running" in signs.told[-1][1]
+
+
+def test_who_is_stuck_gives_no_sign_of_life(tmp_path):
+    signs = Signs(tmp_path)
+    signs.pulse.ready()
+
+    def stuck():
+        if signs.clock() < 300:
+            signs.clock.sleep(300)  # in a call that does not return
+            raise TransportError("no broker answers")
+
+    signs.patience.run(stuck)
+    assert signs.fed() == [300]
+
+
+def test_before_it_is_ready_a_process_that_waits_asks_for_more_time(tmp_path):
+    signs = Signs(tmp_path)
+    signs.pulse.beat()
+    assert signs.told == []
+    signs.clock.sleep(1)
+    signs.patience.rest(2.0, "the ledger: connection refused")
+    assert [words[0] for _, words in signs.told] == ["EXTEND_TIMEOUT_USEC=60000000"] * 2
+    signs.pulse.ready()
+    signs.patience.rest(2.0, "the ledger: connection refused")
+    assert signs.told[2][1] == ("READY=1",)
+    assert signs.told[-1][1] == ("WATCHDOG=1",)
+
+
+def test_a_flush_that_a_broker_holds_up_gives_signs_of_life(tmp_path):
+    waits, done = [], threading.Event()
+
+    def on_wait(what):
+        waits.append(what)
+        done.set()
+
+    Patience(EventBus(), on_wait=on_wait).bounded(lambda: done.wait(20), "results")
+    assert waits == ["results"]

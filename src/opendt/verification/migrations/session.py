@@ -16,7 +16,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, Operationa
 from sqlalchemy.pool import NullPool, StaticPool
 
 from opendt.model.errors import LedgerError
-from opendt.verification.ledger_lease import FileLease
+from opendt.verification.ledger_lease import FileLease, LeaseGoneError
 from opendt.verification.ledger_patience import Away
 
 if TYPE_CHECKING:
@@ -265,10 +265,10 @@ class Session:
 
     def check_lease(self, datacenter: str) -> None:
         """Refuse to go on where the lease went to someone else while the connection was away."""
-        if datacenter in self._lost:
-            raise LedgerError(
-                f"{self._taken(datacenter, self._lost[datacenter])} It was taken while the connection was away."
-            )
+        holder = self._lost.get(datacenter)
+        if holder is not None:
+            words = f"{self._taken(datacenter, holder)} It was taken while the connection was away."
+            raise LeaseGoneError(words, datacenter=datacenter, holder=holder)
 
     def _taken(self, datacenter: str, holder: str) -> str:
         return (
