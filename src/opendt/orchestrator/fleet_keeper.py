@@ -1,0 +1,435 @@
+"""Plans kept in step with their pods: stages begin when what they need is there, go to their shadow when their place is gone.
+
+`FleetKeeper.step` looks at what changed since it last looked, and decides; what takes time (making pods, over a network to
+clusters that may be away) is done by one small pool a cluster, so that a cluster which does not answer holds up nobody else.
+Every step can be repeated: pods have names of their stages' own, and what was decided stands in the book before it is done.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final
+
+from opendt.orchestrator import fleet_events as events
+from opendt.orchestrator.fleet_ports import ActionError
+from opendt.orchestrator.fleet_run import PlanRun, observation_of_pod
+from opendt.verification.verify import LatencyRow, Tolerances, latency_row, verify_plan
+
+if TYPE_CHECKING:
+    from opendt.model.fleet import ClusterState, FleetSnapshot, NodeState, PodState
+    from opendt.model.plan import Placement, PlanVerdict
+    from opendt.orchestrator.event_types import Event
+    from opendt.orchestrator.events import EventBus
+    from opendt.orchestrator.fleet_book import PlanBook, StoredPlan
+    from opendt.orchestrator.fleet_ports import Hands, Planner
+    from opendt.twin.state import FleetState
+
+__all__ = ["FleetKeeper", "KeeperSettings"]
+
+_REPORTED: Final = 100_000
+"""Rows of finished plans that are held for reports."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeeperSettings:
+    """How a keeper works.
+
+    Parameters
+    ----------
+    retry_ms : int
+        Time from an action that a cluster refused, or did not answer, to the next attempt.
+    unseen_ms : int
+        How long a pod that was made may stay unseen before it is asked for again: making is repeatable, and a pod that somebody
+        deleted meanwhile comes back.
+    lost_after_ms : int
+        How long a cluster must be away before its stages go to their shadows.
+    threads : int
+        Actions at a time in a cluster.
+    """
+
+    retry_ms: int = 1000
+    unseen_ms: int = 10_000
+    lost_after_ms: int = 0
+    threads: int = 4
+    tolerances: Tolerances = field(default_factory=Tolerances)
+
+
+@dataclass(slots=True)
+class _Asked:
+    """An action that was handed to a pool, or failed and waits."""
+
+    since_ms: int
+    is_running: bool
+
+
+class FleetKeeper:
+    """Follows plans to their end.
+
+    Parameters
+    ----------
+    fleet : str
+        Name in events.
+    state : FleetState
+        The fleet as last seen.
+    book : PlanBook
+        Where plans and their ends are kept.
+    planner : Planner
+        Learns from ends, finds other places.
+    hands : Hands, optional
+        Makes pods; without them plans are only watched.
+    bus : EventBus
+        Told of everything.
+    clock_ms : callable
+        Clock of the clusters, ms since the epoch.
+    settings : KeeperSettings
+        Limits.
+    """
+
+    def __init__(
+        self,
+        fleet: str,
+        state: FleetState,
+        book: PlanBook,
+        planner: Planner,
+        hands: Hands | None,
+        bus: EventBus,
+        clock_ms: Callable[[], int],
+        settings: KeeperSettings | None = None,
+    ) -> None:
+        self._fleet = fleet
+        self._state = state
+        self._book = book
+        self._planner = planner
+        self._hands = hands
+        self._bus = bus
+        self._clock_ms = clock_ms
+        self._settings = settings or KeeperSettings()
+        self._lock = threading.RLock()
+        self._runs: dict[str, PlanRun] = {}
+        self._version = -1
+        self._asked: dict[tuple[str, str, bool], _Asked] = {}
+        self._pools: dict[str, ThreadPoolExecutor] = {}
+        self._away_since_ms: dict[str, int] = {}
+        self._down: set[tuple[str, str]] = set()
+        self._rows: list[LatencyRow] = []
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Stop acting; what runs is waited for."""
+        with self._lock:
+            self._is_closed = True
+            pools = list(self._pools.values())
+        for pool in pools:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    @property
+    def runs(self) -> list[PlanRun]:
+        """Plans that are not over."""
+        with self._lock:
+            return list(self._runs.values())
+
+    @property
+    def finished(self) -> list[LatencyRow]:
+        """Rows of plans that succeeded since the process began, for reports."""
+        with self._lock:
+            return list(self._rows)
+
+    def run_of(self, plan_id: str) -> PlanRun | None:
+        """Look up a plan that is not over."""
+        with self._lock:
+            return self._runs.get(plan_id)
+
+    def add(self, stored: StoredPlan) -> None:
+        """Follow a plan, new or from the book."""
+        run = PlanRun(stored.plan, stored.job, is_acting=stored.is_acting)
+        for stage_id, placement in stored.moved.items():
+            run.fail_over(stage_id, placement)
+        for seen, is_shadow in stored.ended.values():
+            run.note(seen, is_shadow=is_shadow)
+        with self._lock:
+            self._runs[stored.plan.plan_id] = run
+
+    def resume(self, stored: StoredPlan) -> None:
+        """Follow a plan that an earlier process left, and say so."""
+        self.add(stored)
+        run = self._runs[stored.plan.plan_id]
+        done = sum(stage.has_ended for stage in run.stages.values())
+        self._tell(events.PlanResumed(plan=stored.plan.plan_id, done=done, stages=len(run.stages)))
+
+    def step(self) -> None:
+        """Look at what changed and do what follows from it."""
+        with self._lock:
+            if self._is_closed:
+                return
+            self._look()
+            self._fail_over_from_away()
+            for run in list(self._runs.values()):
+                self._begin_ready(run)
+                if run.is_over:
+                    self._finish(run)
+
+    # What was seen
+
+    def _look(self) -> None:
+        """Take in what changed since the last look; everything, the first time or when too much has changed."""
+        if self._version >= 0:
+            changes = self._state.changes_since(self._version)
+            if changes.is_complete:
+                self._version = changes.version
+                for before, after in changes.clusters:
+                    self._see_cluster(before, after)
+                for was, node in changes.nodes:
+                    self._see_node(was, node)
+                for old, pod in changes.pods:
+                    self._see_pod(old, pod)
+                return
+        seen = self._state.snapshot()
+        self._version = seen.version
+        for cluster in seen.clusters.values():
+            self._see_cluster(None, cluster)
+        for node in seen.nodes.values():
+            self._see_node(None, node)
+        for pod in seen.pods.values():
+            self._see_pod(None, pod)
+        self._miss(seen)
+
+    def _miss(self, seen: FleetSnapshot) -> None:
+        """Ask again for pods that were made before this look began, and are not there: making is repeatable."""
+        there = {(pod.plan_id, pod.stage_id, pod.is_shadow) for pod in seen.pods.values() if pod.plan_id}
+        for run in self._runs.values():
+            for name, stage in run.stages.items():
+                key = (run.plan.plan_id, name, stage.is_shadow)
+                if stage.is_asked and not stage.has_ended and key not in there:
+                    stage.is_asked, stage.seen = False, None
+
+    def _see_cluster(self, before: ClusterState | None, after: ClusterState | None) -> None:
+        if after is None:
+            return
+        was_reachable = before is not None and before.is_reachable
+        if after.is_reachable:
+            self._away_since_ms.pop(after.name, None)
+            if not was_reachable:
+                self._tell(events.ClusterReached(cluster=after.name))
+        elif was_reachable or (before is None and after.last_seen_ms >= 0):
+            self._away_since_ms.setdefault(after.name, self._clock_ms())
+            self._tell(events.ClusterLost(cluster=after.name, reason=after.message or "no answer"))
+
+    def _see_node(self, before: NodeState | None, after: NodeState | None) -> None:
+        node = after or before
+        if node is None:
+            return
+        key = (node.cluster, node.name)
+        if after is not None and after.is_ready:
+            if key in self._down:
+                self._down.discard(key)
+                self._tell(events.NodeUp(cluster=node.cluster, node=node.name))
+            return
+        if key not in self._down and (before is not None or any(self._on(*key))):
+            reason = "it was removed" if after is None else "it is not ready"
+            self._down.add(key)
+            self._tell(events.NodeDown(cluster=node.cluster, node=node.name, reason=reason))
+            for run, name in self._on(*key):
+                self._lose(run, name, f"its node {reason.removeprefix('it ')}")
+
+    def _see_pod(self, before: PodState | None, after: PodState | None) -> None:
+        pod = after or before
+        run = self._runs.get(pod.plan_id) if pod is not None and pod.plan_id else None
+        if pod is None or run is None or pod.stage_id not in run.stages:
+            return
+        stage = run.stages[pod.stage_id]
+        if pod.is_shadow != stage.is_shadow:
+            return
+        self._planner.release(pod.plan_id, pod.stage_id)  # what it asks for is seen in the cluster from now on
+        if after is None:
+            if not stage.has_ended:
+                self._lose(run, pod.stage_id, "its pod was deleted")
+            return
+        changed = run.note(observation_of_pod(after), is_shadow=after.is_shadow)
+        if changed is None:
+            return
+        plan_id = run.plan.plan_id
+        if changed[1] == "running":
+            self._tell(events.StageStarted(plan=plan_id, stage=after.stage_id, cluster=after.cluster, node=after.node))
+        elif stage.has_ended and stage.seen is not None:
+            self._book.record_end(plan_id, stage.seen, is_shadow=stage.is_shadow)
+            self._tell(
+                events.StageFinished(
+                    plan=plan_id, stage=after.stage_id, cluster=after.cluster, node=after.node, phase=changed[1]
+                )
+            )
+            self._learn(run, after.stage_id)
+
+    def _learn(self, run: PlanRun, name: str) -> None:
+        seen = run.stages[name].seen
+        if seen is None or run.plan.prediction is None:
+            return
+        predicted = next((one for one in run.plan.prediction.stages if one.stage_id == name), None)
+        self._planner.learn(run.job, run.plan, seen, None if run.stages[name].is_shadow else predicted)
+
+    # What is lost
+
+    def _on(self, cluster: str, node: str | None = None) -> list[tuple[PlanRun, str]]:
+        return [(run, name) for run in self._runs.values() for name in run.on(cluster, node)]
+
+    def _fail_over_from_away(self) -> None:
+        now_ms = self._clock_ms()
+        for cluster, since_ms in list(self._away_since_ms.items()):
+            if now_ms - since_ms >= self._settings.lost_after_ms:
+                for run, name in self._on(cluster):
+                    self._lose(run, name, f"cluster {cluster} does not answer")
+
+    def _lose(self, run: PlanRun, name: str, reason: str) -> None:
+        """Send a stage to its shadow, or to another place; where there is none it is lost."""
+        plan_id, stage = run.plan.plan_id, run.stages[name]
+        left = stage.placement
+        shadow = None if stage.is_shadow else self._usable_shadow(run, name)
+        self._asked.pop((plan_id, name, stage.is_shadow), None)
+        self._tell(events.StageLost(plan=plan_id, stage=name, cluster=left.cluster, node=left.node_name, reason=reason))
+        if shadow is None or not run.is_acting:
+            run.lose(name, reason)
+            if stage.seen is not None:
+                self._book.record_end(plan_id, stage.seen, is_shadow=stage.is_shadow)
+            return
+        self._book.record_move(plan_id, name, shadow)
+        run.fail_over(name, shadow)
+        self._tell(events.StageFailedOver(plan=plan_id, stage=name, cluster=shadow.cluster, node=shadow.node_name))
+        if self._hands is not None:  # the pod left behind must not run too, should its place come back
+            self._send(left.cluster, lambda hands: hands.delete(run.plan, name, left, is_shadow=False))
+
+    def _usable_shadow(self, run: PlanRun, name: str) -> Placement | None:
+        planned = run.shadow_of(name)
+        if planned is not None and self._is_up(planned):
+            return planned
+        found = self._planner.replacement(run.job, run.plan, name)
+        return found if found is not None and self._is_up(found) else None
+
+    def _is_up(self, placement: Placement) -> bool:
+        node = self._state.node(placement.cluster, placement.node_name)
+        return placement.cluster not in self._away_since_ms and node is not None and node.is_ready
+
+    # What is done
+
+    def _begin_ready(self, run: PlanRun) -> None:
+        if self._hands is None:
+            return
+        now_ms = self._clock_ms()
+        for name in run.ready():
+            stage = run.stages[name]
+            key = (run.plan.plan_id, name, stage.is_shadow)
+            asked = self._asked.get(key)
+            if asked is not None and (asked.is_running or now_ms - asked.since_ms < self._settings.retry_ms):
+                continue
+            if stage.placement.cluster in self._away_since_ms:
+                stage.is_asked = True  # so that it counts as one of the cluster's stages, and goes to its shadow
+                continue
+            self._asked[key] = _Asked(now_ms, is_running=True)
+            self._send(stage.placement.cluster, _Create(self, run, name, stage.placement, stage.is_shadow))
+
+    def _send(self, cluster: str, work: Callable[[Hands], object]) -> None:
+        hands = self._hands
+        if hands is None:
+            return
+        if cluster not in self._pools:
+            self._pools[cluster] = ThreadPoolExecutor(self._settings.threads, thread_name_prefix=f"acts-{cluster}")
+        self._pools[cluster].submit(self._do, work, hands, cluster)
+
+    def _do(self, work: Callable[[Hands], object], hands: Hands, cluster: str) -> None:
+        try:
+            work(hands)
+        except ActionError as error:
+            self._tell(
+                events.FleetActionFailed(
+                    action="delete", cluster=cluster, target="a pod left behind", reason=str(error)
+                )
+            )
+
+    def created(self, run: PlanRun, name: str, placement: Placement, is_shadow: bool, pod: str) -> None:
+        """Take note that a stage's pod was made."""
+        with self._lock:
+            self._asked.pop((run.plan.plan_id, name, is_shadow), None)
+            stage = run.stages[name]
+            if stage.is_shadow == is_shadow:
+                stage.is_asked = True
+        self._tell(
+            events.FleetAction(action="create pod", cluster=placement.cluster, target=pod, plan=run.plan.plan_id)
+        )
+
+    def refused(self, run: PlanRun, name: str, placement: Placement, is_shadow: bool, error: ActionError) -> None:
+        """Take note that a cluster did not make a stage's pod: it is asked again, or the stage goes elsewhere."""
+        self._tell(
+            events.FleetActionFailed(
+                action="create pod",
+                cluster=placement.cluster,
+                target=name,
+                reason=str(error),
+                plan=run.plan.plan_id,
+                is_final=error.is_final,
+            )
+        )
+        with self._lock:
+            self._asked[run.plan.plan_id, name, is_shadow] = _Asked(self._clock_ms(), is_running=False)
+            if error.is_final and run.stages[name].is_shadow == is_shadow:
+                self._lose(run, name, str(error))
+
+    # What is over
+
+    def _finish(self, run: PlanRun) -> None:
+        plan, observation = run.plan, run.observation
+        row = latency_row(plan, run.job, observation)
+        verdict: PlanVerdict | None = None
+        if run.status == "succeeded":
+            parts = [self._planner.energy_j(run.job, plan, seen) for seen in observation.stages]
+            known = [part for part in parts if part is not None]
+            energy_j = sum(known) if len(known) == len(parts) else None
+            verdict = verify_plan(plan, observation, energy_j=energy_j, tolerances=self._settings.tolerances)
+        self._book.record_over(plan.plan_id, run.status, verdict)
+        self._planner.release(plan.plan_id)
+        del self._runs[plan.plan_id]
+        ends = [seen.finished_ms for seen in observation.stages if seen.finished_ms is not None]
+        latency_ms = float(max(ends) - plan.accepted_ms) if ends else 0.0
+        self._tell(events.PlanFinished(plan=plan.plan_id, status=run.status, latency_ms=latency_ms))
+        if row is not None:
+            self._planner.learn_plan(plan, row.observed_ms)
+            self._rows = [*self._rows[-_REPORTED + 1 :], row]
+            self._tell(
+                events.PlanVerified(
+                    plan=plan.plan_id,
+                    predicted_ms=row.predicted_ms,
+                    observed_ms=row.observed_ms,
+                    error_ratio=row.error_ratio,
+                    is_within_tolerance=abs(row.error_ratio) <= self._settings.tolerances.latency_ratio,
+                )
+            )
+
+    def counts(self) -> dict[str, int]:
+        """Number of plans that are not over, by status."""
+        found: dict[str, int] = defaultdict(int)
+        for run in self.runs:
+            found[run.status] += 1
+        return dict(found)
+
+    def _tell(self, event: Event) -> None:
+        self._bus.publish(replace(event, datacenter=self._fleet, time_ms=self._clock_ms()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Create:
+    """One stage's pod, to be made by a thread of its cluster."""
+
+    keeper: FleetKeeper
+    run: PlanRun
+    name: str
+    placement: Placement
+    is_shadow: bool
+
+    def __call__(self, hands: Hands) -> None:
+        try:
+            pod = hands.create(self.run.plan, self.run.job, self.name, self.placement, is_shadow=self.is_shadow)
+        except ActionError as error:
+            self.keeper.refused(self.run, self.name, self.placement, self.is_shadow, error)
+        else:
+            self.keeper.created(self.run, self.name, self.placement, self.is_shadow, pod)
