@@ -1,0 +1,103 @@
+"""``/plan``, ``/plans``: jobs are placed, followed and verified."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from fastapi import APIRouter, Header, Query, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
+
+from opendt.api.answers import PlanAnswer, PlanRequest, PlansAnswer, PlansRequest, RecordAnswer, StartAnswer, body
+from opendt.model.plan import PlanVerdict
+
+if TYPE_CHECKING:
+    from opendt.orchestrator.events import Notice
+    from opendt.orchestrator.fleet import FleetService
+
+__all__ = ["plan_routes"]
+
+_JSON: Final = "application/json"
+_WAIT_S: Final = 10.0
+"""How long a stream waits for an event before it shows that it is alive."""
+_OVER: Final = frozenset({"succeeded", "failed", "dry_run", "infeasible"})
+
+
+def plan_routes(service: FleetService) -> APIRouter:
+    """Make the routes of a fleet's plans."""
+    router = APIRouter(tags=["plans"])
+
+    @router.post("/plan", response_model=PlanAnswer)
+    def make_plan(request: PlanRequest) -> Response:
+        """Place a job. The same job again gives the plan that is there."""
+        plan = service.plan(request.job, request.strategy, dry_run=request.dry_run)
+        return Response(body(PlanAnswer.of(plan)), media_type=_JSON)
+
+    @router.post("/plans", response_model=PlansAnswer)
+    def make_plans(request: PlansRequest) -> Response:
+        """Place jobs in their order, each seeing the ones before it, all or none."""
+        plans = service.plan_all(request.jobs, request.strategy, dry_run=request.dry_run)
+        answer = PlansAnswer(plans=tuple(PlanAnswer.of(plan) for plan in plans))
+        return Response(body(answer), media_type=_JSON)
+
+    @router.get("/plan/{plan_id}", response_model=RecordAnswer)
+    def show_plan(plan_id: str) -> Response:
+        """Say all that is known of a plan."""
+        return Response(body(RecordAnswer.of(service.record(plan_id))), media_type=_JSON)
+
+    @router.get("/plan/{plan_id}/verify", response_model=PlanVerdict)
+    def verify_plan(plan_id: str) -> Response:
+        """Hold a plan against what happened: predicted, observed and the error of latency, energy, CPU and memory."""
+        return Response(body(service.verify(plan_id)), media_type=_JSON)
+
+    @router.get("/plan/{plan_id}/explain")
+    def explain_plan(plan_id: str) -> dict[str, str]:
+        """Say in words why a plan is as it is."""
+        return {"plan_id": plan_id, "explanation": service.explain(plan_id)}
+
+    @router.get("/plan/{plan_id}/start")
+    def when_will_it_start(plan_id: str) -> dict[str, StartAnswer]:
+        """Estimate when the stages of a plan that have not begun will start."""
+        return {
+            stage: StartAnswer(
+                quantiles_ms={f"{quantile:g}": moment for quantile, moment in estimate.quantiles_ms.items()},
+                reason=estimate.reason,
+            )
+            for stage, estimate in service.start_of(plan_id).items()
+        }
+
+    @router.get("/plan/{plan_id}/events", response_class=StreamingResponse)
+    async def follow_plan(
+        plan_id: str,
+        after: Annotated[int, Query(ge=0)] = 0,
+        last_event_id: Annotated[int | None, Header(ge=0)] = None,
+    ) -> StreamingResponse:
+        """Stream what happens to a plan as server-sent events, until it is over; ``Last-Event-ID`` goes on after it."""
+        service.record(plan_id)  # an unknown plan is a problem, not an empty stream
+        first = after if last_event_id is None else last_event_id
+        return StreamingResponse(_stream(service, plan_id, first), media_type="text/event-stream")
+
+    return router
+
+
+async def _stream(service: FleetService, plan_id: str, after: int) -> AsyncIterator[bytes]:
+    while True:
+        is_over = service.record(plan_id).status in _OVER
+        told = await run_in_threadpool(service.events, plan_id, after, 0.0 if is_over else _WAIT_S)
+        for notice in told:
+            after = notice.number
+            yield _event(notice)
+        if is_over and not told:
+            return
+        if not told:
+            yield b": waiting\n\n"
+        await asyncio.sleep(0)
+
+
+def _event(notice: Notice) -> bytes:
+    import orjson
+
+    content: dict[str, Any] = notice.event.as_dict()
+    return b"id: %d\nevent: %s\ndata: %s\n\n" % (notice.number, notice.event.kind.encode(), orjson.dumps(content))
