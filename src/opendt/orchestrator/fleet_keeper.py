@@ -14,9 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
+from opendt.kubernetes.pods import stage_observation
 from opendt.orchestrator import fleet_events as events
 from opendt.orchestrator.fleet_ports import ActionError
-from opendt.orchestrator.fleet_run import PlanRun, observation_of_pod
+from opendt.orchestrator.fleet_run import PlanRun
 from opendt.verification.verify import LatencyRow, Tolerances, latency_row, verify_plan
 
 if TYPE_CHECKING:
@@ -248,7 +249,7 @@ class FleetKeeper:
             if not stage.has_ended:
                 self._lose(run, pod.stage_id, "its pod was deleted")
             return
-        changed = run.note(observation_of_pod(after), is_shadow=after.is_shadow)
+        changed = run.note(stage_observation(after), is_shadow=after.is_shadow)
         if changed is None:
             return
         plan_id = run.plan.plan_id

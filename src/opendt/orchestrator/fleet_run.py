@@ -13,45 +13,12 @@ from opendt.model.plan import PlanObservation, StageObservation
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from opendt.model.fleet import PodState
     from opendt.model.job import Job
     from opendt.model.plan import Placement, Plan, PlanStatus
 
-__all__ = ["PlanRun", "StageRun", "observation_of_pod"]
+__all__ = ["PlanRun", "StageRun"]
 
-_PHASES: Final = {
-    "Pending": "pending",
-    "Running": "running",
-    "Succeeded": "succeeded",
-    "Failed": "failed",
-    "Unknown": "running",
-}
 _ENDED: Final = frozenset({"succeeded", "failed", "lost"})
-
-
-def observation_of_pod(pod: PodState) -> StageObservation:
-    """Say of a stage what its pod shows."""
-
-    def moment(value_ms: int) -> int | None:
-        return value_ms if value_ms >= 0 else None
-
-    return StageObservation.model_validate(
-        {
-            "stage_id": pod.stage_id,
-            "node_name": pod.node,
-            "cluster": pod.cluster,
-            "exec_format": pod.exec_format,
-            "phase": _PHASES[pod.phase],
-            "created_ms": moment(pod.created_ms),
-            "scheduled_ms": moment(pod.scheduled_ms),
-            "started_ms": moment(pod.started_ms),
-            "finished_ms": moment(pod.finished_ms),
-            "container_finished_ms": moment(pod.container_finished_ms),
-            "cpu_seconds": pod.cpu_seconds,
-            "memory_peak_mib": pod.memory_peak_mib,
-            "reason": pod.reason,
-        }
-    )
 
 
 @dataclass(slots=True)

@@ -16,14 +16,22 @@ from pydantic_settings.exceptions import SettingsError
 from opendt.formats.json_cursor import load_json
 from opendt.model.errors import FormatError, InputError, shown
 from opendt.orchestrator.settings_errors import Key, refuse_unknown, variable
-from opendt.orchestrator.settings_model import Settings
+from opendt.orchestrator.settings_model import FleetSettings, Settings
 
 __all__ = ["DEFAULT_FILE", "Layer", "merged", "read_layers"]
 
 DEFAULT_FILE: Final = "opendt.toml"
 _PREFIX: Final = "OPENDT_"
 _FILE_VARIABLE: Final = "OPENDT_CONFIG"
-_PATHS: Final = (("state_dir",), ("health_file",), ("log", "directory"))
+_PATHS: Final = (
+    ("state_dir",),
+    ("health_file",),
+    ("log", "directory"),
+    ("fleet", "kubeconfig"),
+    ("fleet", "spec"),
+    ("fleet", "latency"),
+    ("fleet", "report_dir"),
+)
 _NO_SETTINGS: Final = frozenset({_FILE_VARIABLE, "OPENDT_DATA", "OPENDT_SOAK", "OPENDT_ACCEPT", "OPENDT_REQUIRE_PARTS"})
 # What Kubernetes puts into every container beside a Service named opendt or opendt-…
 _SERVICE_LINK: Final = re.compile(r"_SERVICE_(HOST|PORT(_\w+)?)$|_PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?$")
@@ -78,7 +86,8 @@ def read_layers(
     layers += [_environment_layer(environ, in_file.values), in_file]
     if path is not None:  # so that commands find the same state from any working directory
         state_dir = path.absolute().parent / Settings.model_fields["state_dir"].default
-        layers.append(Layer("default", {"state_dir": state_dir}))
+        report_dir = path.absolute().parent / FleetSettings.model_fields["report_dir"].default
+        layers.append(Layer("default", {"state_dir": state_dir, "fleet": {"report_dir": report_dir}}))
     return [layer for layer in layers if layer.values]
 
 

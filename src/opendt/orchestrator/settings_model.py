@@ -14,6 +14,7 @@ __all__ = [
     "SECRET_NAME",
     "DatacenterSettings",
     "EnvironmentName",
+    "FleetSettings",
     "GateSection",
     "KafkaSettings",
     "LogSettings",
@@ -151,6 +152,77 @@ class GateSection(_Section):
         Literal["needed", "always"],
         Field(description="Whether certificates are written where they can matter, or for advice too."),
     ] = "needed"
+    certificates_mib: Annotated[
+        Whole,
+        Field(
+            ge=0,
+            le=1_000_000,
+            description="Size, MiB, of what is kept of a datacenter to decide its certificates again; the oldest goes first.",
+        ),
+    ] = 256
+
+
+class FleetSettings(_Section):
+    """A fleet of Kubernetes clusters that is planned for; followed where `kubeconfig` or `spec` is set."""
+
+    name: Annotated[Name, Field(description="Name of the fleet, in the ledger and in events.")] = "fleet"
+    kubeconfig: Annotated[Path | None, Field(description="Kubeconfig file; its contexts are the clusters.")] = None
+    clusters: Annotated[
+        tuple[str, ...], Field(description="Contexts that are clusters of the fleet; all unless given.")
+    ] = ()
+    spec: Annotated[
+        Path | None,
+        Field(
+            description="The fleet's YAML: kinds, failures and prices of the clusters. Without a kubeconfig its nodes are the fleet."
+        ),
+    ] = None
+    latency: Annotated[
+        Path | None, Field(description="Round trips between clusters: YAML. What the fleet's YAML names unless given.")
+    ] = None
+    namespace: Annotated[Name, Field(description="Namespace that pods are made in.")] = "opendt"
+    image: Annotated[str, Field(min_length=1, description="Image of the worker that stages run.")] = (
+        "localhost/opendt-worker:1"
+    )
+    strategy: Annotated[
+        str, Field(min_length=1, description="Policy that places jobs, where a request names none.")
+    ] = "greedy"
+    scale: Annotated[
+        float,
+        BeforeValidator(_no_flag),
+        Field(ge=1, allow_inf_nan=False, description="By how much requests and work are divided: 100 is 1:100."),
+    ] = 100.0
+    futures: Annotated[Whole, Field(ge=100, le=100_000, description="Sampled futures behind a risk.")] = 1000
+    tail_ratio: Annotated[
+        float,
+        BeforeValidator(_no_flag),
+        Field(gt=0, le=1, allow_inf_nan=False, description="Share of the worst futures that `cvar` takes the mean of."),
+    ] = 0.1
+    interval_s: Annotated[Seconds, Field(description="Time between readings of metrics, s.")] = 5.0
+    latency_tolerance_ratio: Annotated[
+        float,
+        BeforeValidator(_no_flag),
+        Field(gt=0, le=10, description="How far a latency may be from the predicted one."),
+    ] = 0.1
+    energy_tolerance_ratio: Annotated[
+        float,
+        BeforeValidator(_no_flag),
+        Field(gt=0, le=10, description="How far an energy may be from the predicted one."),
+    ] = 0.2
+    api_host: Annotated[str, Field(min_length=1, description="Address that the REST interface listens on.")] = (
+        "127.0.0.1"
+    )
+    api_port: Annotated[Whole, Field(ge=0, le=65_535, description="Its port; 0 takes a free one.")] = 8420
+    api_token: Annotated[
+        SecretStr | None, Field(description="What callers must send; needed where others than this machine can call.")
+    ] = None
+    report_dir: Annotated[
+        Path, Field(description="Where verification is written. Beside the settings file unless given.")
+    ] = Path("reports/verification")
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether there is a fleet."""
+        return self.kubeconfig is not None or self.spec is not None
 
 
 class ResultsSettings(_Section):
@@ -226,6 +298,7 @@ class Settings(BaseSettings):
     ] = ("rules",)
     gate: GateSection = GateSection()
     openai: OpenAISettings = OpenAISettings()
+    fleet: FleetSettings = FleetSettings()
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Field(description="Least level that is logged.")
     ] = "info"
@@ -283,6 +356,11 @@ class Settings(BaseSettings):
     def power_patience_ms(self) -> int:
         """Patience with an absent power stream, ms."""
         return round(self.power_patience_s * 1000)
+
+    @property
+    def certificates_directory(self) -> Path:
+        """Where what certificates rest on is kept, a folder for each datacenter."""
+        return self.state_dir / "certificates"
 
     @property
     def log_directory(self) -> Path:
