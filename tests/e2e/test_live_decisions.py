@@ -18,6 +18,7 @@ from opendt.formats.opendc import read_topology
 from opendt.formats.synthetic import generate_week
 from opendt.verification.ledger import Ledger
 from tests import killed_at
+from tests.command import opendt
 from tests.live import IS_SOAK, NAME, Live, read_all
 
 SLO = {
@@ -125,6 +126,33 @@ def test_what_a_change_brought_is_told_after_its_horizon(undisturbed):
     assert (after["id"], after["outcome"]["after_the_fact"]) == (decision["proposal_id"], judged)
     assert "after the fact, over 1 h: less: " in one.command("proposals", "show", decision["proposal_id"]).stdout
     assert b'"change_judged"' in undisturbed.export
+
+
+def test_anybody_can_decide_a_live_certificate_again(undisturbed, tmp_path):
+    """From the ledger and what is kept beside it; damage is told, and what is let go leaves the chain."""
+    one = undisturbed.one
+    said = json.loads(one.command("certificate", "verify", "--json").stdout)
+    assert (said["problems"], said["certificates"]) == ([], said["decided_again"])
+    assert said["certificates"] >= 1
+    assert one.command("certificate", "show", "--number", 0).stdout.startswith("certificate 0: ")
+    other = tmp_path / "other"
+    shutil.copytree(one.folder, other)
+    file = other / "opendt.json"
+    file.write_text(one.file.read_text().replace(str(one.folder), str(other)))
+    kept = sorted((other / "state" / "certificates" / NAME).iterdir())
+    assert len(kept) == said["certificates"]
+    data = bytearray(kept[0].read_bytes())
+    data[len(data) // 2] ^= 255
+    kept[0].write_bytes(data)
+    damaged = opendt("certificate", "verify", "--config", file)
+    assert damaged.returncode == 1
+    assert kept[0].name in damaged.stderr
+    for path in kept:
+        path.unlink()
+    assert "; 0 decided again" in opendt("certificate", "verify", "--config", file).stdout
+    none = opendt("certificate", "verify", "--number", 0, "--config", file)
+    assert none.returncode == 1
+    assert "belongs to a certificate" in none.stderr
 
 
 PLACES = (

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from opendt.cli.asking import chosen, where_options
 
 if TYPE_CHECKING:
     from opendt.model.certificate import Certificate, Reason
@@ -15,33 +18,38 @@ if TYPE_CHECKING:
 
 @click.group()
 def command() -> None:
-    """Show certificates and check them. FILE holds them as JSON lines, one after the other as they were issued."""
+    """Show certificates and check them: those in FILE, as JSON lines in the order of issue, or those of a live system by its settings."""
 
 
-_FILE = click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+_FILE = click.argument("file", type=click.Path(path_type=Path), metavar="[FILE]", required=False)
 
 
 @command.command()
 @_FILE
 @click.option("--number", type=int, metavar="N", help="Only this one.")
-@_JSON
+@where_options
 @click.pass_context
-def show(ctx: click.Context, file: Path, number: int | None, as_json: bool) -> None:
+def show(
+    ctx: click.Context,
+    file: Path | None,
+    number: int | None,
+    config: Path | None,
+    datacenter: str | None,
+    as_json: bool,
+) -> None:
     """Say what was claimed, found and decided."""
-    from opendt.model.certificate import read_certificates
-
-    chosen = [one for one in read_certificates(file) if number is None or one.number == number]
-    if not chosen:
+    issued = _issued(file, config, datacenter)
+    chosen_ones = [one for one in issued.certificates if number is None or one.number == number]
+    if not chosen_ones:
         from opendt.cli.main import EXIT_FAILED
 
         wanted = "certificates" if number is None else f"certificate {number}"
-        click.echo(f"Error: {file}: found no {wanted}, expected one on each line", err=True)
+        click.echo(f"Error: {issued.place}: found no {wanted}, expected {issued.expected}", err=True)
         ctx.exit(EXIT_FAILED)
     if as_json:
-        click.echo(json.dumps([one.model_dump(mode="json") for one in chosen], indent=2, ensure_ascii=False))
+        click.echo(json.dumps([one.model_dump(mode="json") for one in chosen_ones], indent=2, ensure_ascii=False))
         return
-    click.echo("\n\n".join("\n".join(_lines(one)) for one in chosen))
+    click.echo("\n\n".join("\n".join(_lines(one)) for one in chosen_ones))
 
 
 @command.command()
@@ -50,50 +58,92 @@ def show(ctx: click.Context, file: Path, number: int | None, as_json: bool) -> N
     "--inputs",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="What they rest on: the file of the only one, or a folder with HASH.inputs for each. They are decided again then.",
+    help="What they rest on: the file of the only one, or a folder with HASH.inputs for each. They are decided again then. "
+    "Those of a live system are in its state directory, as far as they are kept.",
+)
+@click.option(
+    "--number", type=int, metavar="N", help="Decide only this one again; hashes and links are checked of all."
 )
 @click.option("--head", metavar="HASH", help="Hash of the last one, from a place that who wrote FILE could not change.")
 @click.option("--after", metavar="HASH", help="Hash of the one before the first, where FILE does not hold it.")
-@_JSON
+@where_options
 @click.pass_context
 def verify(
-    ctx: click.Context, file: Path, inputs: Path | None, head: str | None, after: str | None, as_json: bool
+    ctx: click.Context,
+    file: Path | None,
+    inputs: Path | None,
+    number: int | None,
+    head: str | None,
+    after: str | None,
+    config: Path | None,
+    datacenter: str | None,
+    as_json: bool,
 ) -> None:
-    """Check hashes and links, and with --inputs decide again; the exit code is 1 if anything does not hold."""
-    from opendt.model.certificate import FIRST, check_chain, read_certificates
+    """Check hashes and links, and where the inputs are there decide again; the exit code is 1 if anything does not hold."""
+    from opendt.model.certificate import FIRST, Reason, check_chain
 
-    certificates = read_certificates(file)
+    issued = _issued(file, config, datacenter)
+    certificates = issued.certificates
     start = (-1, FIRST) if after is None or not certificates else (certificates[0].number - 1, after)
     problems = list(check_chain(certificates, head=head, after=start))
+    place = inputs or issued.inputs
     again = 0
-    for one in certificates if inputs is not None else ():
-        found = _decided_again(one, inputs, only=len(certificates) == 1)
+    for one in certificates if place is not None else ():
+        if number is not None and one.number != number:
+            continue
+        found = _decided_again(one, place, only=issued.inputs is None and len(certificates) == 1)
         again += found is not None
         problems += found or ()
-    if inputs is not None and not again:
-        from opendt.model.certificate import Reason
-
-        problems.append(Reason(code="inputs", text=f"nothing in {inputs} belongs to a certificate of {file}"))
+    is_missing = inputs is not None or number is not None  # else a live system just keeps none (any more)
+    if is_missing and place is not None and not again:
+        problems.append(Reason(code="inputs", text=f"nothing in {place} belongs to a certificate of {issued.place}"))
     if as_json:
         rows = [problem.model_dump() for problem in problems]
         click.echo(
             json.dumps(
-                {"file": str(file), "certificates": len(certificates), "decided_again": again, "problems": rows},
+                {"file": issued.place, "certificates": len(certificates), "decided_again": again, "problems": rows},
                 indent=2,
                 ensure_ascii=False,
             )
         )
     else:
         for problem in problems:
-            click.echo(f"Error: {file}: {problem.code}: {problem.text}", err=True)
+            click.echo(f"Error: {issued.place}: {problem.code}: {problem.text}", err=True)
         if not problems:
             certified = sum(one.is_certified for one in certificates)
             words = f"{len(certificates)} certificates ({certified} certified), every hash and link as issued"
-            click.echo(f"ok  {file}: {words}; {again} decided again with the same result")
+            click.echo(f"ok  {issued.place}: {words}; {again} decided again with the same result")
     if problems:
         from opendt.cli.main import EXIT_FAILED
 
         ctx.exit(EXIT_FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class _Issued:
+    """Certificates, where they were found, what was expected there, and the folder with what they rest on, if it is known."""
+
+    certificates: tuple[Certificate, ...]
+    place: str
+    expected: str
+    inputs: Path | None
+
+
+def _issued(file: Path | None, config: Path | None, datacenter: str | None) -> _Issued:
+    """Read certificates from a file, or from the ledger of a live system."""
+    from opendt.model.certificate import read_certificates
+
+    if file is not None:
+        return _Issued(read_certificates(file), str(file), "one on each line", None)
+    from opendt.cli.ledger import opened_ledger
+    from opendt.model.certificate import Certificate
+
+    settings, section = chosen(config, datacenter)
+    with opened_ledger(None, config) as ledger:
+        contents = [json.dumps(dict(one.document.content)) for one in ledger.documents("certificates", section.name)]
+        place = f"{ledger.place}, {section.name}"
+    found = sorted((Certificate.model_validate_json(one) for one in contents), key=lambda one: one.number)
+    return _Issued(tuple(found), place, "one in the ledger", settings.certificates_directory / section.name)
 
 
 def _decided_again(one: Certificate, inputs: Path | None, *, only: bool) -> tuple[Reason, ...] | None:

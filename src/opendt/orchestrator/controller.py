@@ -21,6 +21,7 @@ from opendt.model.proposal import Proposal
 from opendt.orchestrator import event_types as events
 from opendt.orchestrator.actuator import is_same
 from opendt.orchestrator.buffer import SimulationResultsBuffer, WindowSeries, series_columns
+from opendt.orchestrator.certificate_store import CertificateStore
 from opendt.orchestrator.cycle import Cycle, Turn
 from opendt.orchestrator.cycle import Settings as CycleSettings
 from opendt.orchestrator.decisions import Requests, human_proposal
@@ -156,6 +157,9 @@ class OpenDTOrchestrator:
         self._clock_s = clock_s
         self._snapshot_s = -float("inf")
         self._snapshots = SnapshotStore(settings.state_dir / "snapshots" / self.datacenter, self.datacenter)
+        self._certificates = CertificateStore(
+            settings.certificates_directory / self.datacenter, settings.gate.certificates_mib << 20
+        )
         self.assembler = WindowAssembler(
             self.datacenter,
             window_ms=settings.window_ms,
@@ -338,6 +342,7 @@ class OpenDTOrchestrator:
             slo_version=self._slos.number_at(closed.index),
             extra_events=self._exchanges(closed, cycle, recorded),
         )
+        self._keep_inputs(turn)
         is_new = self.ledger.record_window(entry)
         # Only now: what is decided again after a kill is what the ledger holds, whoever proposed it.
         self._plan_decided(closed, turn)
@@ -531,6 +536,17 @@ class OpenDTOrchestrator:
         """Use the carbon intensities beside the topology file where it names none, as `opendt demo` does."""
         file = self.config.topology
         return topology if file is None else with_carbon(topology, file.parent / "carbon.parquet")
+
+    def _keep_inputs(self, turn: Turn) -> None:
+        """Keep what this window's certificates rest on, before they are recorded."""
+        for one in turn.candidates:
+            if one.certificate is None or one.inputs is None:
+                continue
+            try:
+                self._certificates.keep(one.certificate.hash, one.inputs)
+            except OSError as error:
+                reason = f"certificate {one.certificate.number}: {error}; it can be checked, but not decided again"
+                self.bus.publish(events.ResultsTrouble(datacenter=self.datacenter, reason=reason))
 
     # -- after a turn ---------------------------------------------------------------------------------------------------
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from opendt.model.slo import Slo
     from opendt.model.topology import Topology
     from opendt.optimization.base import Optimizer
+    from opendt.optimization.certificate_inputs import CertificateInputs
     from opendt.orchestrator.aftermath import ChangeVerdict
     from opendt.twin.calibrate import PowerCalibrator
     from opendt.twin.futures import FutureSampler
@@ -113,6 +114,8 @@ class Candidate:
         Of this window.
     topology : Topology, optional
         What the system is to become, where the decision applies it.
+    inputs : CertificateInputs, optional
+        What the certificate rests on.
     """
 
     proposal: Proposal
@@ -120,6 +123,7 @@ class Candidate:
     certificate: Certificate | None
     decision: Decision
     topology: Topology | None = None
+    inputs: CertificateInputs | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,9 +310,9 @@ class Decisions:
         same = self.gate.same_waiting(proposal) if self.level == "approve" else None
         if same is not None:
             return Candidate(proposal, effect, None, self._say(proposal, now_ms, f"{same} waits and says the same"))
-        certificate = None
+        certificate = inputs = None
         if effect is None or may_act or self.settings.certify_always:
-            certificate = self._certify(proposal, present, futures, calibrator)
+            certificate, inputs = self._certify(proposal, present, futures, calibrator)
         if certificate is None and not may_act:
             reason = f"{self.level} is the most that may be done here now"
             return Candidate(proposal, effect, None, self._say(proposal, now_ms, reason))
@@ -316,7 +320,7 @@ class Decisions:
             topology = patched(self.topology, proposal.changes, present.simulation) if may_act else None
         except InputError as error:
             if certificate is not None and certificate.is_certified:
-                return Candidate(proposal, effect, certificate, self._refuse(proposal, now_ms, error))
+                return Candidate(proposal, effect, certificate, self._refuse(proposal, now_ms, error), inputs=inputs)
             topology = None  # the gate refuses it for what the certificate says
         decision = self.gate.decide(
             proposal,
@@ -326,7 +330,7 @@ class Decisions:
             trust=self.trust.level,
             now_ms=now_ms,
         )
-        return Candidate(proposal, effect, certificate, decision, topology if decision.is_applied else None)
+        return Candidate(proposal, effect, certificate, decision, topology if decision.is_applied else None, inputs)
 
     def _accept(
         self,
@@ -350,7 +354,7 @@ class Decisions:
             topology = patched(self.topology, proposal.changes, present.simulation)
         except InputError as error:
             return [Candidate(proposal, effect, None, self._refuse(proposal, now_ms, error, by="person"))]
-        certificate = self._certify(proposal, present, futures, calibrator)
+        certificate, inputs = self._certify(proposal, present, futures, calibrator)
         decision = self.gate.accept(
             proposal_id,
             certificate,
@@ -359,7 +363,8 @@ class Decisions:
             trust=self.trust.level,
             now_ms=now_ms,
         )
-        return [Candidate(proposal, effect, certificate, decision, topology if decision.is_applied else None)]
+        applied = topology if decision.is_applied else None
+        return [Candidate(proposal, effect, certificate, decision, applied, inputs)]
 
     def _certify(
         self, proposal: Proposal, present: Present, futures: FutureSampler, calibrator: PowerCalibrator
