@@ -325,6 +325,7 @@ class Decisions:
         decision = self.gate.decide(
             proposal,
             certificate,
+            issued=self._certifier.place.previous,
             state=state_hash(present.simulation),
             mode=self.mode,
             trust=self.trust.level,
@@ -358,6 +359,7 @@ class Decisions:
         decision = self.gate.accept(
             proposal_id,
             certificate,
+            issued=self._certifier.place.previous,
             state=state_hash(present.simulation),
             mode=self.mode,
             trust=self.trust.level,
@@ -368,11 +370,10 @@ class Decisions:
 
     def _certify(
         self, proposal: Proposal, present: Present, futures: FutureSampler, calibrator: PowerCalibrator
-    ) -> Certificate:
+    ) -> tuple[Certificate, CertificateInputs]:
         simulation = present.simulation
         curves = draw_curves(calibrator, simulation, _CURVES, self.settings.seed, purpose="certificate")
-        certificate, _ = self._certifier.certify(proposal, simulation, futures.model(simulation.now_ms), curves)
-        return certificate
+        return self._certifier.certify(proposal, simulation, futures.model(simulation.now_ms), curves)
 
     def _say(self, proposal: Proposal, now_ms: int, reason: str) -> Decision:
         return Decision(proposal_id=proposal.id, time_ms=now_ms, verdict="advised", by="gate", reason=reason)

@@ -156,7 +156,15 @@ class Gate:
         return lowest(mode, trust, self.cap)
 
     def decide(
-        self, proposal: Proposal, certificate: Certificate | None, *, state: str, mode: Mode, trust: Mode, now_ms: int
+        self,
+        proposal: Proposal,
+        certificate: Certificate | None,
+        *,
+        issued: str,
+        state: str,
+        mode: Mode,
+        trust: Mode,
+        now_ms: int,
     ) -> Decision:
         """Decide on a proposal of this window.
 
@@ -166,6 +174,9 @@ class Gate:
             What is to be done.
         certificate : Certificate, optional
             What speaks for it.
+        issued : str
+            Hash of the certificate that was issued here last (``opendt.optimization.certify.Certifier.place``): whoever makes one up,
+            or brings an old one, can compute its hash, but not this one.
         state : str
             Hash of the state that it is to be applied to (``opendt.optimization.certificate_inputs.state_hash``).
         mode, trust : Mode
@@ -174,7 +185,7 @@ class Gate:
             End of the window, ms since the epoch.
         """
         level = self.level(mode, trust)
-        objection = _objection(certificate, proposal, state)
+        objection = _objection(certificate, proposal, issued, state)
         if objection:
             return self._say(proposal.id, now_ms, "refused", objection)
         if rank(level) <= rank("advise"):
@@ -191,7 +202,15 @@ class Gate:
         return next((name for name, (one, _) in self.waiting.items() if one.changes == changes), None)
 
     def accept(
-        self, proposal_id: str, certificate: Certificate | None, *, state: str, mode: Mode, trust: Mode, now_ms: int
+        self,
+        proposal_id: str,
+        certificate: Certificate | None,
+        *,
+        issued: str,
+        state: str,
+        mode: Mode,
+        trust: Mode,
+        now_ms: int,
     ) -> Decision:
         """Decide on a proposal that a person accepts; as `decide`."""
         if proposal_id not in self.waiting:
@@ -201,7 +220,7 @@ class Gate:
         if rank(self.level(mode, trust)) < rank("approve"):
             return self._say(proposal_id, now_ms, "refused", self._why_not(mode, trust), by="person")
         proposal, _ = self.waiting[proposal_id]
-        objection = _objection(certificate, proposal, state)
+        objection = _objection(certificate, proposal, issued, state)
         if objection:
             return self._say(proposal_id, now_ms, "refused", objection, by="person")
         hindrance = self._hindrance(now_ms)
@@ -264,7 +283,7 @@ class Gate:
         return Decision(proposal_id=proposal_id, time_ms=now_ms, verdict=verdict, by=by, reason=reason)
 
 
-def _objection(certificate: Certificate | None, proposal: Proposal, state: str) -> str:
+def _objection(certificate: Certificate | None, proposal: Proposal, issued: str, state: str) -> str:
     """Say why a certificate does not speak for a proposal in a state; empty when it does."""
     if certificate is None:
         return "no certificate"
@@ -276,4 +295,6 @@ def _objection(certificate: Certificate | None, proposal: Proposal, state: str) 
         return f"not certified: {'; '.join(reason.text for reason in certificate.reasons) or 'not shown'}"
     if certificate.inputs.state != state:
         return "the state has moved since its certificate was written"
+    if certificate.hash != issued:
+        return "its certificate is not the last one of the chain that is kept here"
     return ""

@@ -68,8 +68,9 @@ def test_broken_sensors_take_away_what_may_be_done_without_a_person():
     one = proposal()
 
     def decide(now_ms):
-        trust = decisions.trust.level
-        return decisions.gate.decide(one, certificate(one), state=STATE, mode="auto", trust=trust, now_ms=now_ms)
+        given, trust = certificate(one), decisions.trust.level
+        where = {"issued": given.hash, "state": STATE}
+        return decisions.gate.decide(one, given, **where, mode="auto", trust=trust, now_ms=now_ms)
 
     assert decisions.level == "auto"
     assert decide(0).verdict == "applied"

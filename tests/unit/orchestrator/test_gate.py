@@ -15,14 +15,16 @@ from tests.unit.orchestrator.gate_plant import HOUR_MS, NOW_MS, STATE, certifica
 ONE = proposal()
 
 
-def decide(gate, one=ONE, given=None, mode="auto", trust="auto", now_ms=NOW_MS, state=STATE):
+def decide(gate, one=ONE, given=None, mode="auto", trust="auto", now_ms=NOW_MS, state=STATE, issued=None):
     given = certificate(one) if given is None else given
-    return gate.decide(one, given, state=state, mode=mode, trust=trust, now_ms=now_ms)
+    issued = given.hash if issued is None else issued
+    return gate.decide(one, given, issued=issued, state=state, mode=mode, trust=trust, now_ms=now_ms)
 
 
-def accept(gate, one=ONE, given=None, mode="approve", trust="approve", now_ms=NOW_MS, state=STATE):
+def accept(gate, one=ONE, given=None, mode="approve", trust="approve", now_ms=NOW_MS, state=STATE, issued=None):
     given = certificate(one) if given is None else given
-    return gate.accept(one.id, given, state=state, mode=mode, trust=trust, now_ms=now_ms)
+    issued = given.hash if issued is None else issued
+    return gate.accept(one.id, given, issued=issued, state=state, mode=mode, trust=trust, now_ms=now_ms)
 
 
 @pytest.mark.parametrize(("environment", "mode", "trust"), [*itertools.product(CAPS, MODES, MODES)])
@@ -72,9 +74,22 @@ def test_a_certificate_that_does_not_speak_for_it_is_none(name):
     assert ONE.id in gate.waiting
 
 
+def test_a_certificate_that_was_not_issued_here_last_is_none():
+    """Made up with a fitting hash, or an earlier one of the same proposal in the same state: the chain that is kept here ends elsewhere."""
+    gate, made_up = Gate("live"), certificate(ONE, time_ms=5)
+    reason = "its certificate is not the last one of the chain that is kept here"
+    assert made_up.is_sealed
+    decision = decide(gate, given=made_up, issued=certificate(ONE).hash)
+    assert (decision.verdict, decision.reason) == ("refused", reason)
+    decide(gate, mode="approve")
+    decision = accept(gate, given=made_up, issued=certificate(ONE).hash)
+    assert (decision.verdict, decision.reason) == ("refused", reason)
+    assert accept(gate).verdict == "applied"
+
+
 def test_no_certificate_is_a_refusal():
     gate = Gate("live")
-    decision = gate.decide(ONE, None, state=STATE, mode="auto", trust="auto", now_ms=NOW_MS)
+    decision = gate.decide(ONE, None, issued="0" * 64, state=STATE, mode="auto", trust="auto", now_ms=NOW_MS)
     assert (decision.verdict, decision.reason) == ("refused", "no certificate")
 
 
