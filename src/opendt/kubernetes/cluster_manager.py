@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from opendt.kubernetes.client import ApiError, ClusterAwayError, ClusterClient
 from opendt.kubernetes.health import CircuitBreaker, HealthSettings
@@ -86,6 +86,7 @@ class ManagedCluster:
         self._breaker = CircuitBreaker(settings.failures)
         self._client = ClusterClient(state.name, api_client(context))
         self._stamp = _stamp(context.file)
+        self._changing = threading.Lock()
         self.state = state
         """As last seen; replaced as a whole, so that readers never see half of it."""
 
@@ -110,7 +111,7 @@ class ManagedCluster:
         except (ApiError, ClusterAwayError) as error:
             opened = self._breaker.failed()
             reachable = not self._breaker.is_open
-            self.state = replace(self.state, is_reachable=reachable, message=str(error))
+            self._change(is_reachable=reachable, message=str(error))
             if opened:
                 count, last = self._breaker.failed_in_a_row, self.state.last_seen_ms
                 told = f"{count} probes in a row failed, the last one: {error}. Nothing is sent until one succeeds"
@@ -125,7 +126,16 @@ class ManagedCluster:
     def seen(self) -> None:
         """Note that it said something just now."""
         if self.is_reachable:
-            self.state = replace(self.state, is_reachable=True, last_seen_ms=self._clock_ms(), message="")
+            self._change(is_reachable=True, last_seen_ms=self._clock_ms(), message="")
+
+    def describe(self, type_: str | None, resiliency_ratio: float | None) -> bool:
+        """Take over what labels of its nodes say; True when that is news."""
+        before = self.state
+        self._change(
+            type=before.type if type_ is None else type_,
+            resiliency_ratio=before.resiliency_ratio if resiliency_ratio is None else resiliency_ratio,
+        )
+        return (self.state.type, self.state.resiliency_ratio) != (before.type, before.resiliency_ratio)
 
     def close(self) -> None:
         """Give up its connections."""
@@ -147,6 +157,10 @@ class ManagedCluster:
                 before.close()
         except InputError as error:
             self._tell(tell, "object_invalid", f"{error}. What it said before goes on being used")
+
+    def _change(self, **values: Any) -> None:
+        with self._changing:  # probes and the collector change different fields of one value
+            self.state = replace(self.state, **values)
 
     def _tell(self, tell: TellEvent, kind: SenseEventKind, message: str) -> None:
         tell(SenseEvent(kind, self.name, "", message, self._clock_ms()))

@@ -184,6 +184,10 @@ class FleetState:
         """Look one pod up, without a snapshot."""
         return self._published.pods.by_cluster.get(cluster, {}).get((cluster, namespace, name))
 
+    def pods_of(self, cluster: str) -> Mapping[PodKey, PodState]:
+        """Give the pods of one cluster, without putting the whole together."""
+        return MappingProxyType(self._published.pods.by_cluster.get(cluster, {}))
+
     def cluster(self, name: str) -> ClusterState | None:
         """Look one cluster up, without a snapshot."""
         return self._published.clusters.get(name)
