@@ -100,22 +100,33 @@ class _Group:
 
     def quantiles(self, low: float, high: float) -> NDArray[np.float64]:
         """Lower and upper quantile for each half-life, shape (2, half-lives)."""
-        mass = np.cumsum(self.weights, axis=1)
-        index = np.array([one.searchsorted((low * one[-1], high * one[-1])) for one in mass])
-        return np.asarray(self.scores[np.minimum(index.T, self.scores.size - 1)])
+        index = np.empty((2, len(self.weights)), dtype=np.int64)
+        for column, weights in enumerate(self.weights):  # row by row: numpy is three times as fast on them
+            mass = weights.cumsum()
+            index[:, column] = mass.searchsorted((low * mass[-1], high * mass[-1]))
+        return np.asarray(self.scores[np.minimum(index, self.scores.size - 1)])
 
     def add(self, scores: NDArray[np.float64], weight: float) -> None:
         self.weights *= self._decays
         keep = self.weights.max(axis=0) > _NEGLIGIBLE * weight / max(scores.size, 1)
         count = np.count_nonzero(keep)
         if _PRIOR_SCORES.size <= count < keep.size:
-            self.scores, self.weights = self.scores[keep], self.weights[:, keep]
+            self.scores, self.weights = self.scores[keep], np.stack([weights[keep] for weights in self.weights])
         if scores.size:
-            merged = np.concatenate([self.scores, scores])
-            order = np.argsort(merged, kind="stable")
-            fresh = np.full((len(self.weights), scores.size), weight / scores.size)
-            self.scores = merged[order]
-            self.weights = np.concatenate([self.weights, fresh], axis=1)[:, order]
+            self._merge(np.sort(scores), weight / scores.size)
+
+    def _merge(self, scores: NDArray[np.float64], weight: float) -> None:
+        """Put a few sorted scores among the many that are sorted, by copying what lies between them."""
+        places = self.scores.searchsorted(scores, side="right").tolist()
+        merged = np.empty(self.scores.size + scores.size)
+        weights = np.full((len(self.weights), merged.size), weight)
+        start = 0
+        for already, stop in enumerate([*places, self.scores.size]):
+            into = slice(start + already, stop + already)
+            merged[into], weights[:, into] = self.scores[start:stop], self.weights[:, start:stop]
+            start = stop
+        merged[np.arange(scores.size) + places] = scores
+        self.scores, self.weights = merged, weights
 
 
 class AdaptiveBand:
@@ -218,15 +229,16 @@ class AdaptiveBand:
         raw = (outcome - mean[:count]) / sd[:count]
         scale = self._recent**0.5
         mixed, below = self._mixed(quantiles), np.full((len(self._groups), 2), np.nan)
+        beyond = np.stack([outcome < lower[:count], outcome > upper[:count]])
+        step = self.settings.adaptation_per_h * self._interval_h
         for index, (group, part) in enumerate(zip(self._groups, self._parts, strict=True)):
             there = np.flatnonzero(np.isfinite(raw[part])) + part.start
             scores = raw[there] / scale
             group.add(scores, self._interval_h)
             if there.size:
-                below[index] = [(scores < quantile).mean() for quantile in mixed[index]]
-                misses = ((outcome < lower[:count])[there].mean(), (outcome > upper[:count])[there].mean())
-                step = self.settings.adaptation_per_h * self._interval_h
-                self._levels[index] += step * (self._miss_ratio - np.array(misses))
+                below[index] = np.count_nonzero(scores[:, None] < mixed[index], axis=0) / there.size
+                misses = np.count_nonzero(beyond[:, there], axis=1) / there.size
+                self._levels[index] += step * (self._miss_ratio - misses)
         self._judge(quantiles, below)
         self._levels = np.clip(self._levels, _ADAPTED[0] * self._miss_ratio, _ADAPTED[1] * self._miss_ratio)
         sizes = np.abs(raw[np.isfinite(raw)])
