@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from opendt.model.base import Flag, Model, NonNegative, NonNegativeInt, Ratio
+from opendt.model.fleet import ClusterState, NodeState, PodState
 from opendt.model.job import Job
 from opendt.model.plan import Interval, Placement, PlanObservation, PlanPrediction, PlanStatus, PlanVerdict
 
@@ -14,10 +15,25 @@ if TYPE_CHECKING:
     from opendt.model.plan import Plan
     from opendt.orchestrator.fleet import PlanRecord
 
-__all__ = ["Intervals", "PlanAnswer", "PlanRequest", "PlansAnswer", "PlansRequest", "RecordAnswer", "StartAnswer"]
+__all__ = [
+    "Intervals",
+    "PlanAnswer",
+    "PlanRequest",
+    "PlansAnswer",
+    "PlansRequest",
+    "RecordAnswer",
+    "SnapshotAnswer",
+    "StartAnswer",
+]
 
 
-class PlanRequest(Model):
+class Body(Model):
+    """Built at once: FastAPI looks into bodies when it makes routes, and this module is only imported to serve."""
+
+    model_config = ConfigDict(defer_build=False)
+
+
+class PlanRequest(Body):
     """Body of ``POST /plan``: a job, the policy that is to place it, and whether it is only asked what would happen."""
 
     job: Job
@@ -25,7 +41,7 @@ class PlanRequest(Model):
     dry_run: Flag = False
 
 
-class PlansRequest(Model):
+class PlansRequest(Body):
     """Body of ``POST /plans``: jobs, placed in their order, all or none."""
 
     jobs: Annotated[tuple[Job, ...], Field(min_length=1, max_length=10_000)]
@@ -33,7 +49,7 @@ class PlansRequest(Model):
     dry_run: Flag = False
 
 
-class Intervals(Model):
+class Intervals(Body):
     """Bands of a plan's four quantities."""
 
     latency_ms: Interval
@@ -42,7 +58,7 @@ class Intervals(Model):
     memory_peak_mib: Interval
 
 
-class PlanAnswer(Model):
+class PlanAnswer(Body):
     """A plan: where each stage goes, and what is predicted."""
 
     plan_id: str
@@ -100,13 +116,13 @@ class PlanAnswer(Model):
         )
 
 
-class PlansAnswer(Model):
+class PlansAnswer(Body):
     """Plans, in the order of the jobs."""
 
     plans: tuple[PlanAnswer, ...]
 
 
-class RecordAnswer(Model):
+class RecordAnswer(Body):
     """A plan with all that is known of it now."""
 
     plan: PlanAnswer
@@ -127,16 +143,36 @@ class RecordAnswer(Model):
         )
 
 
-class StartAnswer(Model):
+class StartAnswer(Body):
     """When a stage that waits will start: quantile -> ms since the epoch (UTC), and what it waits for."""
 
     quantiles_ms: dict[str, int]
     reason: str
 
 
+class Latency(Body):
+    """Round trip between two clusters."""
+
+    from_: Annotated[str, Field(alias="from")]
+    to: str
+    latency_ms: NonNegative
+
+
+class SnapshotAnswer(Body):
+    """The fleet as last seen: clusters, nodes, pods, what lies between, and where jobs come from."""
+
+    version: NonNegativeInt
+    time_ms: NonNegativeInt
+    clusters: tuple[ClusterState, ...]
+    nodes: tuple[NodeState, ...]
+    pods: tuple[PodState, ...]
+    latency: tuple[Latency, ...]
+    job_origins: dict[str, str]
+
+
 def body(model: Model) -> bytes:
     """JSON of an answer."""
-    return model.__pydantic_serializer__.to_json(model)
+    return model.model_dump_json().encode()
 
 
 def schema(model: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
@@ -118,6 +118,11 @@ class FleetKeeper:
         self._down: set[tuple[str, str]] = set()
         self._rows: list[LatencyRow] = []
         self._is_closed = False
+        self._doing: set[Future[None]] = set()
+
+    def drain(self, timeout_s: float | None = None) -> None:
+        """Wait until nothing is being done in the clusters."""
+        wait(list(self._doing), timeout=timeout_s)
 
     def close(self) -> None:
         """Stop acting; what runs is waited for."""
@@ -336,7 +341,9 @@ class FleetKeeper:
             return
         if cluster not in self._pools:
             self._pools[cluster] = ThreadPoolExecutor(self._settings.threads, thread_name_prefix=f"acts-{cluster}")
-        self._pools[cluster].submit(self._do, work, hands, cluster)
+        doing = self._pools[cluster].submit(self._do, work, hands, cluster)
+        self._doing.add(doing)
+        doing.add_done_callback(self._doing.discard)
 
     def _do(self, work: Callable[[Hands], object], hands: Hands, cluster: str) -> None:
         try:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from fastapi import APIRouter, Header, Query, Response
 from starlette.exceptions import HTTPException
 
-from opendt.api.answers import PlanRequest, PlansRequest, schema
-from opendt.model.fleet import ClusterState, NodeState, PodState
+from opendt.api.answers import PlanRequest, PlansRequest, SnapshotAnswer, schema
 from opendt.model.fleet_observation import FleetObservation
 from opendt.model.job import Job
 
@@ -26,7 +25,7 @@ def fleet_routes(service: FleetService) -> APIRouter:
     """Make the routes of the fleet itself."""
     router = APIRouter(tags=["fleet"])
 
-    @router.get("/snapshot")
+    @router.get("/snapshot", response_model=SnapshotAnswer)
     def show_snapshot(
         cluster: Annotated[str | None, Query()] = None,
         pods: Annotated[bool, Query()] = True,
@@ -72,38 +71,12 @@ def fleet_routes(service: FleetService) -> APIRouter:
 
 def schemas() -> dict[str, dict[str, Any]]:
     """JSON Schemas of all bodies, by name."""
-    snapshot = {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "Snapshot",
-        "type": "object",
-        "required": ["version", "time_ms", "clusters", "nodes", "pods", "latency", "job_origins"],
-        "properties": {
-            "version": {"type": "integer", "minimum": 0},
-            "time_ms": {"type": "integer", "description": "ms since the epoch (UTC)"},
-            "clusters": {"type": "array", "items": schema(ClusterState)},
-            "nodes": {"type": "array", "items": schema(NodeState)},
-            "pods": {"type": "array", "items": schema(PodState)},
-            "latency": {
-                "type": "array",
-                "items": {
-                    "type": "object",
-                    "required": ["from", "to", "latency_ms"],
-                    "properties": {
-                        "from": {"type": "string"},
-                        "to": {"type": "string"},
-                        "latency_ms": {"type": "number", "minimum": 0, "description": "round trip"},
-                    },
-                },
-            },
-            "job_origins": {"type": "object", "additionalProperties": {"type": "string"}},
-        },
-    }
     return {
         "job": schema(Job),
         "plan": schema(PlanRequest),
         "plans": schema(PlansRequest),
         "observe": schema(FleetObservation),
-        "snapshot": snapshot,
+        "snapshot": schema(SnapshotAnswer),
     }
 
 
