@@ -262,4 +262,4 @@ def _startup_keys(cluster: str, exec_format: str) -> tuple[str, str, str]:
 
 
 def _speed_keys(node: NodeState, kind: str) -> tuple[str, str]:
-    return f"speed|{kind}", f"speed|{node_class(node)}|{kind}"
+    return f"speed|{node.arch}|{kind}", f"speed|{node_class(node)}|{kind}"
