@@ -5,14 +5,17 @@
 //! `held_since_ms` tells from when on the simulation rests on such a guess. Advanced no further than that, a simulation that
 //! is fed piece by piece goes through the same states as one that knew everything.
 //!
+//! Whoever follows a live system learns of tasks window by window, so a task may wait for one of an earlier workload (`Wait`).
+//!
 //! Pieces lie in one array with linked lists, so that a fork stays a copy of flat memory.
 
 use crate::error::EngineError;
 use crate::queue::NEVER;
 use crate::sim::Simulation;
-use crate::state::Fragment;
+use crate::state::{Fragment, TaskState};
 use crate::workload::{NONE, Workload};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Utilisation of its cores assumed of a task that has shown nothing yet: the middle, for lack of anything better.
@@ -57,15 +60,22 @@ pub struct Pieces {
     free: u32,
     /// Since when a task runs on a guess, ms.
     held_since_ms: i64,
+    /// Tasks (workload, index) of later workloads that wait for a task, by that task.
+    waiting: BTreeMap<(u32, u32), Vec<(u32, u32)>>,
 }
 
 impl Default for Pieces {
     fn default() -> Self {
-        Pieces { pieces: Vec::new(), free: NONE, held_since_ms: NEVER }
+        Pieces { pieces: Vec::new(), free: NONE, held_since_ms: NEVER, waiting: BTreeMap::new() }
     }
 }
 
 impl Pieces {
+    /// Tasks of later workloads that waited for a task, in the order in which they came; they wait for it no longer.
+    pub(crate) fn take_waiting(&mut self, parent: (u32, u32)) -> Vec<(u32, u32)> {
+        if self.waiting.is_empty() { Vec::new() } else { self.waiting.remove(&parent).unwrap_or_default() }
+    }
+
     fn push(&mut self, feed: &mut Feed, piece: Piece) {
         let index = if self.free == NONE {
             self.pieces.push(piece);
@@ -97,6 +107,15 @@ impl Pieces {
         self.free = index;
         Some(piece)
     }
+}
+
+/// A task that waits for one of a workload submitted before.
+#[derive(Clone, Copy, Debug)]
+pub struct Wait {
+    /// Index of the task in its workload.
+    pub task: u32,
+    /// Number of the other's workload, as `submit_open` gave it, and its index there.
+    pub parent: (u32, u32),
 }
 
 /// New pieces of open tasks, as columns.
@@ -159,6 +178,46 @@ impl Simulation {
         let chunk = self.take_workload(workload)?;
         self.s.chunks[chunk].feeds = vec![Feed::OPEN; tasks];
         Ok(chunk as u32)
+    }
+
+    /// As `submit_open`, with tasks that wait for tasks of workloads submitted before. A parent that has ended is not waited for.
+    ///
+    /// # Errors
+    /// As `submit`, or when a wait names a task that was never submitted. Nothing is taken then.
+    pub fn submit_open_after(&mut self, workload: Arc<Workload>, waits: &[Wait]) -> Result<u32, EngineError> {
+        let tasks = workload.len();
+        for &Wait { task, parent: (chunk, index) } in waits {
+            let known = self.chunks.get(chunk as usize).map_or(0, |chunk| chunk.data.len());
+            if task as usize >= tasks || index as usize >= known {
+                let found = format!("task {task} that waits for task {index} of workload {chunk}");
+                return Err(EngineError::invalid("submit_open", found, "tasks that were submitted"));
+            }
+        }
+        // Before the workload is taken: it may take the number of one that has ended.
+        let waits: Vec<&Wait> = waits.iter().filter(|wait| self.is_to_end(wait.parent)).collect();
+        let chunk = self.submit_open(workload)?;
+        if waits.is_empty() {
+            return Ok(chunk);
+        }
+        let state = &mut self.s.chunks[chunk as usize];
+        if state.parents_left.is_empty() {
+            state.parents_left = vec![0; tasks];
+            state.live_of = vec![NONE; tasks];
+            state.doomed = vec![false; tasks];
+        }
+        for wait in waits {
+            state.parents_left[wait.task as usize] += 1;
+            self.s.pieces.waiting.entry(wait.parent).or_default().push((chunk, wait.task));
+        }
+        self.keep_order_of_ties();
+        Ok(chunk)
+    }
+
+    /// Whether a task has not ended yet.
+    fn is_to_end(&self, (chunk, index): (u32, u32)) -> bool {
+        let is_live = |state| !matches!(state, TaskState::Completed | TaskState::Terminated);
+        index >= self.s.chunks[chunk as usize].cursor
+            || self.s.live.iter().any(|live| live.chunk == chunk && live.index == index && is_live(live.state))
     }
 
     /// Tells what open tasks did next. Tasks that have ended meanwhile take nothing.

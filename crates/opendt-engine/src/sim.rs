@@ -439,7 +439,7 @@ impl Simulation {
     }
 
     /// From now on equal deadlines are met in the order of the reference.
-    fn keep_order_of_ties(&mut self) {
+    pub(crate) fn keep_order_of_ties(&mut self) {
         if self.s.timers.is_some() {
             return;
         }

@@ -237,51 +237,68 @@ impl Simulation {
 
     fn release_children(&mut self, id: u32, host: u32) {
         let live = &self.s.live[id as usize];
-        let (chunk, index) = (live.chunk as usize, live.index as usize);
-        let Some(children) = self.chunks[chunk].children.clone() else { return };
-        let data = self.chunks[chunk].data.clone();
+        let (chunk, index) = (live.chunk, live.index);
         let cluster = self.cluster_of(host as usize) as u32;
-        for &(child, edge) in &children.edges[children.offset[index] as usize..children.offset[index + 1] as usize] {
-            let mib = data.edge_mib.get(edge as usize).copied().unwrap_or(0.0);
-            let state = &mut self.s.chunks[chunk];
-            state.parents_left[child as usize] -= 1;
-            let left = state.parents_left[child as usize];
-            let child_id = state.live_of[child as usize];
-            if mib > 0.0 || !self.model.links.is_empty() {
-                let input = (cluster, self.s.now, mib);
-                if child_id == NONE {
-                    state.early_inputs.entry(child).or_default().push(input);
-                } else {
-                    self.s.live[child_id as usize].inputs.push(input);
-                }
-            }
-            if left == 0 && child_id != NONE && self.s.live[child_id as usize].state == TaskState::Blocked {
-                self.enqueue(child_id, TaskState::Queued, false);
+        if let Some(children) = self.chunks[chunk as usize].children.clone() {
+            let data = self.chunks[chunk as usize].data.clone();
+            let (first, stop) = (children.offset[index as usize], children.offset[index as usize + 1]);
+            for &(child, edge) in &children.edges[first as usize..stop as usize] {
+                let mib = data.edge_mib.get(edge as usize).copied().unwrap_or(0.0);
+                self.release_child(chunk, child, cluster, mib);
             }
         }
+        for (chunk, child) in self.s.pieces.take_waiting((chunk, index)) {
+            self.release_child(chunk, child, cluster, 0.0);
+        }
+    }
+
+    /// One parent of a task has completed.
+    fn release_child(&mut self, chunk: u32, child: u32, cluster: u32, mib: f64) {
+        let state = &mut self.s.chunks[chunk as usize];
+        state.parents_left[child as usize] -= 1;
+        let left = state.parents_left[child as usize];
+        let child_id = state.live_of[child as usize];
+        if mib > 0.0 || !self.model.links.is_empty() {
+            let input = (cluster, self.s.now, mib);
+            if child_id == NONE {
+                state.early_inputs.entry(child).or_default().push(input);
+            } else {
+                self.s.live[child_id as usize].inputs.push(input);
+            }
+        }
+        if left == 0 && child_id != NONE && self.s.live[child_id as usize].state == TaskState::Blocked {
+            self.enqueue(child_id, TaskState::Queued, false);
+        }
+    }
+
+    /// All tasks that wait for a task, of its own workload first; those of others wait for it no longer.
+    fn take_children(&mut self, chunk: u32, task: u32) -> Vec<(u32, u32)> {
+        let mut found = Vec::new();
+        if let Some(children) = &self.chunks[chunk as usize].children {
+            let (first, stop) = (children.offset[task as usize], children.offset[task as usize + 1]);
+            found.extend(children.edges[first as usize..stop as usize].iter().map(|&(child, _)| (chunk, child)));
+        }
+        found.extend(self.s.pieces.take_waiting((chunk, task)));
+        found
     }
 
     /// Gives a queued task up; it has left the queue already. Its descendants go with it.
     pub(crate) fn terminate<O: Observer>(&mut self, id: u32, observer: &mut O) {
         self.s.counts.terminated += 1;
         let live = &self.s.live[id as usize];
-        let (chunk, index) = (live.chunk as usize, live.index);
         let mut ended = vec![id];
-        if let Some(children) = self.chunks[chunk].children.clone() {
-            let mut open = vec![index];
-            while let Some(task) = open.pop() {
-                let range = children.offset[task as usize] as usize..children.offset[task as usize + 1] as usize;
-                for &(child, _) in &children.edges[range] {
-                    let state = &mut self.s.chunks[chunk];
-                    if std::mem::replace(&mut state.doomed[child as usize], true) {
-                        continue;
-                    }
-                    open.push(child);
-                    let child_id = state.live_of[child as usize];
-                    if child_id != NONE {
-                        self.s.counts.doomed += 1;
-                        ended.push(child_id);
-                    }
+        let mut open = vec![(live.chunk, live.index)];
+        while let Some((chunk, task)) = open.pop() {
+            for (chunk, child) in self.take_children(chunk, task) {
+                let state = &mut self.s.chunks[chunk as usize];
+                if std::mem::replace(&mut state.doomed[child as usize], true) {
+                    continue;
+                }
+                open.push((chunk, child));
+                let child_id = state.live_of[child as usize];
+                if child_id != NONE {
+                    self.s.counts.doomed += 1;
+                    ended.push(child_id);
                 }
             }
         }

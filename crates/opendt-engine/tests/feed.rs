@@ -3,7 +3,8 @@
 //! On seeded random systems with queueing and contention, both scaling policies. Consecutive fragments of a task differ in
 //! demand, as in the slow kernel's test and for the same reason.
 
-use opendt_engine::feed::Food;
+use opendt_engine::feed::{Food, Wait};
+use opendt_engine::series::TaskKey;
 use opendt_engine::spec::{Cluster, HostGroup, Options, PowerModel, ScalingPolicy, Topology};
 use opendt_engine::workload::{TaskIds, Usage};
 use opendt_engine::{EngineError, Recorder, Series, Simulation, Workload};
@@ -23,6 +24,19 @@ struct Task {
     submission_ms: i64,
     cores: u32,
     fragments: Vec<(u32, f64)>,
+    /// Tasks that must complete first, all of them earlier ones.
+    parents: Vec<u32>,
+}
+
+/// Lets a third of the tasks wait for one or two earlier ones.
+fn add_parents(dice: &mut Dice, tasks: &mut [Task]) {
+    for task in 1..tasks.len() {
+        if dice.below(3) == 0 {
+            tasks[task].parents = (0..1 + dice.below(2)).map(|_| dice.below(task as u64) as u32).collect();
+            tasks[task].parents.sort_unstable();
+            tasks[task].parents.dedup();
+        }
+    }
 }
 
 fn random_tasks(dice: &mut Dice) -> Vec<Task> {
@@ -33,6 +47,7 @@ fn random_tasks(dice: &mut Dice) -> Vec<Task> {
             fragments: (0..1 + dice.below(12))
                 .map(|i| (100 * (1 + dice.below(300)) as u32, (100 + 2 * dice.below(800) + i % 2) as f64))
                 .collect(),
+            parents: Vec::new(),
         })
         .collect();
     tasks.sort_by_key(|task| task.submission_ms);
@@ -59,6 +74,13 @@ fn workload(tasks: &[Task], first: usize, whole: bool) -> Workload {
         }
         fragment_offset.push(durations.len() as u32);
     }
+    let inside = |task: &Task| task.parents.iter().filter_map(|&p| p.checked_sub(first as u32)).collect::<Vec<u32>>();
+    let parents: Vec<Vec<u32>> = tasks.iter().map(inside).collect();
+    let mut parent_offset = vec![0];
+    parents.iter().for_each(|those| parent_offset.push(parent_offset[parent_offset.len() - 1] + those.len() as u32));
+    if parents.iter().all(Vec::is_empty) {
+        parent_offset.clear();
+    }
     Workload {
         ids: TaskIds::Int((first as i64..(first + n) as i64).collect()),
         names: Vec::new(),
@@ -74,8 +96,8 @@ fn workload(tasks: &[Task], first: usize, whole: bool) -> Workload {
         deadline_ms: Vec::new(),
         slowdown: Vec::new(),
         pinned: Vec::new(),
-        parent_offset: Vec::new(),
-        parents: Vec::new(),
+        parent_offset,
+        parents: parents.concat(),
         edge_mib: Vec::new(),
         fragment_offset,
         fragment_duration_ms: durations,
@@ -107,7 +129,17 @@ fn follow(simulation: &mut Simulation, tasks: &[Task], window_ms: i64, end_ms: i
         let count = tasks[first..].iter().take_while(|task| task.submission_ms <= window_end).count();
         if count > 0 {
             let arrived = workload(&tasks[first..first + count], first, false);
-            let chunk = simulation.submit_open(Arc::new(arrived)).expect("tasks to come");
+            let mut waits = Vec::new();
+            for task in first..first + count {
+                let earlier = tasks[task].parents.iter().filter(|&&parent| (parent as usize) < first);
+                // A number may belong to another workload once all tasks of its first one have ended.
+                let lasting = earlier
+                    .filter(|&&parent| !seen.results.iter().any(|(key, _)| *key == TaskKey::Int(i64::from(parent))));
+                waits.extend(
+                    lasting.map(|&parent| Wait { task: (task - first) as u32, parent: handles[parent as usize] }),
+                );
+            }
+            let chunk = simulation.submit_open_after(Arc::new(arrived), &waits).expect("tasks to come");
             handles.extend((0..count as u32).map(|index| (chunk, index)));
         }
         let (mut chunk, mut index, mut offset, mut closed) = (Vec::new(), Vec::new(), vec![0], Vec::new());
@@ -158,7 +190,10 @@ fn a_fed_simulation_equals_one_that_knew_everything() {
     let mut guessed_ms = 0;
     for seed in 0..60 {
         let mut dice = Dice(seed);
-        let tasks = random_tasks(&mut dice);
+        let mut tasks = random_tasks(&mut dice);
+        if seed % 2 == 1 {
+            add_parents(&mut dice, &mut tasks);
+        }
         let state = dice.0;
         let mut whole = new_simulation(&mut dice);
         dice.0 = state;
@@ -189,7 +224,7 @@ fn an_open_task_holds_its_last_demand_and_half_its_cores_before_the_first() {
     let mut dice = Dice(1);
     let options = Options::default();
     let mut simulation = Simulation::new(&topology(&mut dice), &options).expect("a sound system");
-    let task = Task { submission_ms: 0, cores: 2, fragments: Vec::new() };
+    let task = Task { submission_ms: 0, cores: 2, fragments: Vec::new(), parents: Vec::new() };
     let chunk = simulation.submit_open(Arc::new(workload(&[task], 0, false))).expect("a task");
     simulation.advance(10_000, &mut recorder(), &mut || true).expect("a time to come");
     let demand = |simulation: &Simulation| simulation.state().demand_mhz.iter().sum::<f64>();
@@ -222,4 +257,26 @@ fn an_open_task_holds_its_last_demand_and_half_its_cores_before_the_first() {
     }
     let refused = eat(&mut simulation, &[1], &[f64::NAN], false);
     assert!(matches!(refused, Err(EngineError::Invalid { .. })), "{refused:?}");
+}
+
+#[test]
+fn a_task_is_given_up_with_a_parent_of_an_earlier_workload() {
+    let mut dice = Dice(1);
+    let mut simulation = Simulation::new(&topology(&mut dice), &Options::default()).expect("a sound system");
+    let task =
+        |cores: u32, submission_ms: i64| Task { submission_ms, cores, fragments: Vec::new(), parents: Vec::new() };
+    let parent = simulation.submit_open(Arc::new(workload(&[task(1000, 0)], 0, false))).expect("a task");
+    let child = Arc::new(workload(&[task(1, 10)], 1, false));
+    let wait = |index| Wait { task: 0, parent: (parent, index) };
+    let refused = simulation.submit_open_after(Arc::clone(&child), &[wait(1)]);
+    assert!(matches!(refused, Err(EngineError::Invalid { .. })), "{refused:?}");
+    simulation.submit_open_after(child, &[wait(0)]).expect("a task that waits");
+    let restored = Simulation::restore(&simulation.snapshot(true).expect("bytes"), &[]).expect("a simulation");
+    for mut copy in [simulation, restored] {
+        let mut seen = recorder();
+        copy.advance(1_000, &mut seen, &mut || true).expect("a time to come");
+        let counts = copy.counts();
+        assert_eq!((counts.submitted, counts.terminated, counts.doomed, counts.active), (2, 1, 1, 0));
+        assert_eq!(seen.results.len(), 2);
+    }
 }

@@ -6,7 +6,7 @@ use crate::workload::Workload;
 use numpy::{IntoPyArray, PyArrayMethods, PyReadonlyArray1};
 use opendt_engine::EngineError;
 use opendt_engine::change::{Change, Work};
-use opendt_engine::feed::Food;
+use opendt_engine::feed::{Food, Wait};
 use opendt_engine::observe::TaskResult;
 use opendt_engine::series::{KNOTS, Recorder, Series, TaskKey};
 use opendt_engine::spec::{Options, Topology};
@@ -79,9 +79,19 @@ impl Simulation {
     }
 
     /// Gives the simulation tasks whose work will be told by `feed`; the number by which `feed` knows them.
-    fn submit_open(&mut self, py: Python<'_>, workload: &Workload) -> PyResult<u32> {
+    ///
+    /// `waits` has a row for each task that waits for one of an earlier workload: its index, the other's workload and index.
+    #[pyo3(signature = (workload, waits=None))]
+    fn submit_open(
+        &mut self,
+        py: Python<'_>,
+        workload: &Workload,
+        waits: Option<Vec<(u32, u32, u32)>>,
+    ) -> PyResult<u32> {
         let columns = Arc::clone(&workload.columns);
-        self.inner.submit_open(columns).map_err(|error| errors::from_engine(py, error))
+        let wait = |(task, chunk, index)| Wait { task, parent: (chunk, index) };
+        let waits: Vec<Wait> = waits.unwrap_or_default().into_iter().map(wait).collect();
+        self.inner.submit_open_after(columns, &waits).map_err(|error| errors::from_engine(py, error))
     }
 
     /// Tells what open tasks did next: columns of pieces, `offset` borders them for each task.

@@ -165,15 +165,24 @@ class Simulation:
             self._engine = self._start(Options(start_epoch_ms=tasks.first_submission_ms))
         self._engine.submit(tasks)
 
-    def submit_open(self, workload: EngineWorkload) -> int:
+    def submit_open(self, workload: EngineWorkload, waits: Sequence[tuple[int, int, int]] = ()) -> int:
         """Give the simulation tasks whose work will be told by `feed`; gives the number by which `feed` knows them.
+
+        Parameters
+        ----------
+        workload : EngineWorkload
+            The tasks, with edges between them.
+        waits : sequence of (int, int, int)
+            Task by index, and number of the workload and index of a task of before that it waits for, which has not ended.
 
         Raises
         ------
         EngineError
-            As `submit`.
+            As `submit`, or when a wait names a task that was not submitted.
         """
-        return self.engine.submit_open(workload)
+        if not waits:
+            return self.engine.submit_open(workload)
+        return self.engine.submit_open(workload, list(waits))
 
     def feed(
         self,

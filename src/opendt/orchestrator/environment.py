@@ -149,12 +149,21 @@ class _Recorded:
     def _tasks(self, first: int, stop: int) -> Tasks | None:
         if first == stop:
             return None
-        # Edges lead to tasks of other windows: a recorded submission already waited for its parents.
         left_out = _FRAGMENT_COLUMNS | _EDGE_COLUMNS
         columns: dict[str, Any] = {
             name: column[first:stop] for name, column in self._columns.items() if name not in left_out
         }
-        return tasks_from_columns(self._ids[first:stop], columns)
+        return tasks_from_columns(self._ids[first:stop], columns, self._parents(first, stop))
+
+    def _parents(self, first: int, stop: int) -> list[list[str]]:
+        """Tasks that those of a window wait for, whichever window they are of."""
+        if "parents" not in self._columns:
+            return []
+        borders = self._columns["parent_offset"][first : stop + 1]
+        return [
+            [self._ids[parent] for parent in self._columns["parents"][begin:end]]
+            for begin, end in itertools.pairwise(borders)
+        ]
 
     def _works(self, window_ms: int, count: int) -> Iterator[Work]:
         """Fragments by the window in which they end, for each window."""

@@ -47,21 +47,8 @@ def _tasks(arrivals: Sequence[TaskArrival]) -> Tasks | None:
         values = [getattr(task, attribute) for task in arrivals]
         if any(value != absent for value in values):
             columns[name] = np.array(values, kind)
-    columns |= _parents(arrivals)
-    return tasks_from_columns([str(task.id) for task in arrivals], columns)
-
-
-def _parents(arrivals: Sequence[TaskArrival]) -> dict[str, Any]:
-    """Edges between tasks of one window. Those of earlier windows have been waited for by whoever submitted the task."""
-    place = {task.id: number for number, task in enumerate(arrivals)}
-    edges = [[place[parent] for parent in task.parents if parent in place] for task in arrivals]
-    if not any(edges):
-        return {}
-    offset = np.concatenate([[0], np.cumsum([len(parents) for parents in edges])])
-    return {
-        "parent_offset": offset.astype(np.uint32),
-        "parents": np.array([parent for parents in edges for parent in parents], np.uint32),
-    }
+    parents = [[str(parent) for parent in task.parents] for task in arrivals]
+    return tasks_from_columns([str(task.id) for task in arrivals], columns, parents)
 
 
 def _work(fragments: FragmentColumns, completed: Sequence[TaskId]) -> Work:

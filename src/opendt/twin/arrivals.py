@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -26,11 +27,14 @@ class Tasks:
     ids : tuple of str
         Identifiers; unique among the tasks in the system.
     workload : EngineWorkload
-        Their requests, without any fragment.
+        Their requests, without any fragment; edges to parents among themselves.
+    earlier_parents : tuple of (int, str)
+        Task, by position, and a parent that is none of these: waited for if it is in the system still.
     """
 
     ids: tuple[str, ...]
     workload: EngineWorkload
+    earlier_parents: tuple[tuple[int, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +85,18 @@ NO_WORK: Final = Work((), np.zeros(1, np.uint32), np.empty(0, np.uint32), np.emp
 """Of a window in which nothing ended."""
 
 
-def tasks_from_columns(ids: Sequence[str], columns: dict[str, Any]) -> Tasks:
-    """Tasks from columns named as in `opendt.model.Workload`, without those of fragments.
+def tasks_from_columns(ids: Sequence[str], columns: dict[str, Any], parents: Sequence[Sequence[str]] = ()) -> Tasks:
+    """Tasks from columns named as in `opendt.model.Workload`, without those of fragments and parents.
+
+    Parameters
+    ----------
+    ids : sequence of str
+        Identifiers.
+    columns : dict
+        Requests.
+    parents : sequence of sequence of str
+        Tasks that each of them waits for; empty when none waits. One that comes in a later window than its child is not waited
+        for.
 
     Raises
     ------
@@ -90,14 +104,32 @@ def tasks_from_columns(ids: Sequence[str], columns: dict[str, Any]) -> Tasks:
         When the columns do not fit together.
     """
     count = len(ids)
+    edges, earlier = _edges(ids, parents)
     requests = {
         "duration_ms": np.full(count, -1, np.int64),
         "cpu_capacity_mhz": np.zeros(count),
         "memory_mib": np.zeros(count, np.int64),
         **columns,
+        **edges,
         "ids": list(ids),
         "fragment_offset": np.zeros(count + 1, np.uint32),
         "fragment_duration_ms": np.empty(0, np.uint32),
         "fragment_cpu_mhz": np.empty(0),
     }
-    return Tasks(tuple(ids), EngineWorkload.from_columns(requests))
+    return Tasks(tuple(ids), EngineWorkload.from_columns(requests), earlier)
+
+
+def _edges(ids: Sequence[str], parents: Sequence[Sequence[str]]) -> tuple[dict[str, Any], tuple[tuple[int, str], ...]]:
+    """Columns of the edges between these tasks, and the parents that are none of them."""
+    if not any(parents):
+        return {}, ()
+    place = {name: number for number, name in enumerate(ids)}
+    inside = [[place[parent] for parent in some if parent in place] for some in parents]
+    earlier = tuple((number, parent) for number, some in enumerate(parents) for parent in some if parent not in place)
+    if not any(inside):
+        return {}, earlier
+    columns = {
+        "parent_offset": np.concatenate([[0], np.cumsum([len(some) for some in inside])]).astype(np.uint32),
+        "parents": np.array(list(chain.from_iterable(inside)), np.uint32),
+    }
+    return columns, earlier

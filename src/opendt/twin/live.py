@@ -221,14 +221,15 @@ class LiveTwin:
     # -- what happened -----------------------------------------------------------------------------------------------
 
     def submit(self, tasks: Tasks) -> None:
-        """Take tasks that were submitted after the last window that closed.
+        """Take tasks that were submitted after the last window that closed; they wait for parents that have not ended.
 
         Raises
         ------
         EngineError
             When a task was due in the past or names a host that does not exist; nothing is taken then.
         """
-        number = self.simulation.submit_open(tasks.workload)
+        waits = [(task, *self._open[parent]) for task, parent in tasks.earlier_parents if parent in self._open]
+        number = self.simulation.submit_open(tasks.workload, waits)
         self._open.update((name, (number, index)) for index, name in enumerate(tasks.ids))
 
     def feed(self, work: Work) -> int:

@@ -48,7 +48,7 @@ def test_work_is_told_by_task_with_its_end():
 
 
 @pytest.mark.parametrize("parent_first", [True, False])
-def test_parents_of_the_same_window_are_edges_and_earlier_ones_are_not(parent_first):
+def test_parents_of_the_same_window_are_edges_and_earlier_ones_are_named(parent_first):
     child = task("child", ORIGIN + 310_000, parents=["parent", "earlier"])
     parent = task("parent", ORIGIN + 310_000)
     later = [parent, child] if parent_first else [child, parent]
@@ -57,3 +57,4 @@ def test_parents_of_the_same_window_are_edges_and_earlier_ones_are_not(parent_fi
     place = second.tasks.ids.index("child")
     begin, end = columns["parent_offset"][place : place + 2]
     assert [second.tasks.ids[number] for number in columns["parents"][begin:end]] == ["parent"]
+    assert second.tasks.earlier_parents == ((place, "earlier"),)

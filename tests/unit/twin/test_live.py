@@ -46,7 +46,8 @@ def topology() -> Topology:
     return Topology(clusters=(Cluster(name="dc", hosts=groups),))
 
 
-def workload() -> Workload:
+def workload(*, is_graph: bool = False) -> Workload:
+    """Tasks of which some overlap; in a graph, a third waits for one of the same window and one of an earlier window."""
     return workload_from_tasks(
         {
             "id": i,
@@ -54,6 +55,7 @@ def workload() -> Workload:
             "cpu_count": 4,
             "fragments": [(60_000, 500.0 * (1 + (i + j) % 7)) for j in range(1 + i % 9)],
         }
+        | ({"parents": [i - 9, i - 1]} if is_graph and i >= 9 and i % 3 == 0 else {})
         for i in range(40)
     )
 
@@ -66,7 +68,10 @@ def arrivals(workload: Workload, start_ms: int, end_ms: int) -> tuple[Tasks | No
     )
     names = ("submission_ms", "cpu_count")
     columns = {name: getattr(workload, name)[chosen] for name in names}
-    tasks = tasks_from_columns([str(workload.ids[i]) for i in chosen], columns) if len(chosen) else None
+    edges = np.arange(len(offset)) * 0 if workload.parent_offset is None else workload.parent_offset
+    targets = np.empty(0, int) if workload.parents is None else workload.parents
+    parents = [[str(workload.ids[parent]) for parent in targets[edges[i] : edges[i + 1]]] for i in chosen]
+    tasks = tasks_from_columns([str(workload.ids[i]) for i in chosen], columns, parents) if len(chosen) else None
     ids, borders, picked, closed = [], [0], [], []
     for task in range(len(offset) - 1):
         part = np.arange(offset[task], offset[task + 1])
@@ -102,17 +107,18 @@ def new_twin(**settings: int) -> LiveTwin:
     return LiveTwin(topology(), start_epoch_ms=int(workload().submission_ms[0]), **settings)
 
 
-def whole() -> Simulation:
+def whole(*, is_graph: bool = False) -> Simulation:
     simulation = Simulation(topology(), sample_interval_ms=30_000, settled=True, with_basis=True)
-    simulation.submit(workload())
+    simulation.submit(workload(is_graph=is_graph))
     return simulation
 
 
-def test_windows_add_up_to_one_simulation() -> None:
+@pytest.mark.parametrize("is_graph", [False, True])
+def test_windows_add_up_to_one_simulation(is_graph: bool) -> None:
     twin = new_twin()
-    observed = follow(twin, workload(), range(9))
+    observed = follow(twin, workload(is_graph=is_graph), range(12))
     assert [one.end_ms for one in observed] == list(range(WINDOW_MS, observed[-1].end_ms + 1, WINDOW_MS))
-    simulation = whole()
+    simulation = whole(is_graph=is_graph)
     simulation.advance(observed[-1].end_ms)
     series = simulation.take_series()
     for name in ("time_ms", "power_w", "basis", "tasks_active"):
@@ -121,6 +127,32 @@ def test_windows_add_up_to_one_simulation() -> None:
     assert energy_j == pytest.approx(simulation.energy_j)
     ends = [end for one in observed for end in one.results["finished_ms"].tolist()]
     assert ends == simulation.take_results()["finished_ms"].tolist()
+
+
+def test_a_task_waits_for_a_parent_that_came_windows_before() -> None:
+    tasks = [
+        {"id": 1, "cpu_count": 1, "fragments": [(4 * WINDOW_MS - 100_000, 500.0)]},
+        {"id": 2, "cpu_count": 1, "submission_ms": WINDOW_MS + 1, "fragments": [(60_000, 700.0)], "parents": [1]},
+        {
+            "id": 3,
+            "cpu_count": 1,
+            "submission_ms": 4 * WINDOW_MS + 1_000,
+            "fragments": [(60_000, 900.0)],
+            "parents": [1],
+        },
+    ]
+    observed = follow(LiveTwin(topology(), start_epoch_ms=0), workload_from_tasks(tasks), range(6))
+    results = [one.results for one in observed]
+    started = {name: time for one in results for name, time in zip(one["id"], one["started_ms"], strict=True)}
+    assert started == {"1": 0, "2": 4 * WINDOW_MS - 100_000, "3": 4 * WINDOW_MS + 1_000}  # 3 came when 1 had ended
+
+
+def test_a_restored_twin_still_knows_who_waits() -> None:
+    twin = new_twin()
+    follow(twin, workload(is_graph=True), range(3))
+    copy = pickle.loads(pickle.dumps(twin))
+    ends = [[one.end.energy_j for one in follow(any_, workload(is_graph=True), range(3, 12))] for any_ in (twin, copy)]
+    assert ends[0] == ends[1]
 
 
 def test_it_is_known_as_far_as_the_fragments_that_run_have_ended() -> None:
