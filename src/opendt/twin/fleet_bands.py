@@ -62,11 +62,14 @@ class RatioBand:
         if limit <= 0 or value <= 0:
             return 1.0 if value > limit else 0.0
         scores, mass = self._table()
-        place = bisect_right(scores, log(limit / value) / max(spread, 1e-9))
-        below = mass[place - 1] if place else 0.0
-        # Half a score more on either side: what has not been seen yet is rare, not impossible.
-        total = mass[-1]
-        return 1.0 - (below + 0.5 * total / (len(scores) + 1)) / (total + total / (len(scores) + 1))
+        score = log(limit / value) / max(spread, 1e-9)
+        # Beyond what was seen half a score more is allowed for, less and less the farther away.
+        beyond = 0.5 / (len(scores) + 1)
+        if score >= scores[-1]:
+            return beyond * exp(-2.0 * (score - scores[-1]))
+        if score < scores[0]:
+            return 1.0 - beyond * exp(-2.0 * (scores[0] - score))
+        return 1.0 - beyond - (1.0 - 2.0 * beyond) * mass[bisect_right(scores, score) - 1] / mass[-1]
 
     def settle(self, observed: float, value: float, spread: float, lower: float, upper: float) -> None:
         """Learn what came of a prediction and of the band that was issued with it."""

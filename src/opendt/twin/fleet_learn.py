@@ -196,13 +196,11 @@ class FleetCalibration:
             described = self._described_slowness(node)
             self._add(ratio - described, slowness - described, max(spread, 0.1), *_speed_keys(node, kind))
 
-    def see_run(self, cluster: str, run_ms: float, cpu_seconds: float, cores: float) -> None:
-        """Learn from how long a stage took for its CPU seconds."""
-        if run_ms <= 0 or cpu_seconds <= 0 or cores <= 0:
-            return
-        around, spread = self.stretch(cluster)
-        ratio = log(run_ms / 1000.0 * cores / cpu_seconds)
-        self._add(ratio, log(around), max(spread, 0.05), "stretch", f"stretch|{cluster}")
+    def see_run(self, cluster: str, run_ms: float, ideal_ms: float) -> None:
+        """Learn from how long a stage ran, against what its CPU seconds take under its limit."""
+        if run_ms > 0 and ideal_ms > 0:
+            around, spread = self.stretch(cluster)
+            self._add(log(run_ms / ideal_ms), log(around), max(spread, 0.05), "stretch", f"stretch|{cluster}")
 
     def see_memory(self, exec_format: str, memory_mib: int, peak_mib: float) -> None:
         """Learn from a peak of memory."""

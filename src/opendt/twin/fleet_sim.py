@@ -82,9 +82,7 @@ class StageTimes:
 @lru_cache(maxsize=1)
 def _options() -> bytes:
     allocation = FilterAllocation(filters=(ComputeFilter(), VCpuFilter(), RamFilter()))
-    options = Options(
-        scheduling_quantum_ms=1, allocation=allocation, reference_task_times=False
-    )
+    options = Options(scheduling_quantum_ms=1, allocation=allocation, reference_task_times=False)
     return options.model_dump_json().encode()
 
 
@@ -118,7 +116,9 @@ class SubTwin:
                 raise ModelError("node", "/".join(key), "a node of the fleet as last seen")
         self._places = {key: f"n{place}" for place, key in enumerate(keys)}
         loads = [view.loads[key] for key in keys]
-        self._largest = {key: (load.node.cpu_millicores, load.node.memory_mib) for key, load in zip(keys, loads, strict=True)}
+        self._largest = {
+            key: (load.node.cpu_millicores, load.node.memory_mib) for key, load in zip(keys, loads, strict=True)
+        }
         self._engine = Engine(_topology(keys, loads, view.snapshot.latency), _options())
         self._engine.apply(_CONSERVE_WORK)
         held = _Columns()
@@ -273,9 +273,7 @@ def _hold_pods(
     node = load.node
     if not load.pods and not load.holds and node.cpu_usage_millicores is None:
         return
-    pods = sorted(
-        load.pods.items(), key=lambda item: (item[1].phase not in _RUNNING, item[1].scheduled_ms, item[0])
-    )
+    pods = sorted(load.pods.items(), key=lambda item: (item[1].phase not in _RUNNING, item[1].scheduled_ms, item[0]))
     ratio, surplus = _use(load, now_ms)
     room_cpu, room_memory = node.cpu_millicores, node.memory_mib
     for _, pod in pods:
