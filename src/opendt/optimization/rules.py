@@ -19,6 +19,7 @@ from opendt.model.change import (
     ResizeHosts,
     ThrottleHosts,
 )
+from opendt.optimization.bounds import Limits
 from opendt.optimization.room import keeps_homes, keeps_room
 
 if TYPE_CHECKING:
@@ -48,6 +49,9 @@ class RuleSettings:
         Least frequency relative to what was installed. 0.5: about the range of server CPUs between lowest and base clock.
     max_core_ratio : float
         Most cores relative to what was installed. 2: the next larger model of a line of servers, not another machine.
+    max_removed_ratio : float
+        Share of the hosts in service that one proposal takes away at most: that of `opendt.optimization.bounds.Limits`, beyond
+        which a proposal is refused. What is more is left for the next one.
     reserve_ratio, reserve_hosts : float, int
         What consolidation leaves of idle hosts in each group: this share of its busy hosts, and at least so many.
     cooldown_ms : int
@@ -66,6 +70,7 @@ class RuleSettings:
     light_core_gain_ratio: float = 0.10
     min_core_speed_ratio: float = 0.5
     max_core_ratio: float = 2.0
+    max_removed_ratio: float = Limits().max_removed_ratio
     reserve_ratio: float = 0.2
     reserve_hosts: int = 1
     cooldown_ms: int = 3_600_000
@@ -127,12 +132,12 @@ def massive_downscale(context: Context, statuses: Statuses, settings: RuleSettin
     if energy is None:
         return None
     total = context.host_count or context.metrics.hosts_up or 0
-    wanted = min(max(1, math.floor(settings.downscale_ratio * total)), total - 1)
+    wanted = min(max(1, math.floor(settings.downscale_ratio * total)), total - 1, _most_removed(total, settings))
     if wanted < 1 or settings.downscale_ratio == 0:
         return None
     if not context.groups:
         return Draft(f"{_words(energy)}: take {wanted} of {total} hosts away", (RemoveHosts(count=wanted),))
-    taken = _leave_homes(context, _take(context, wanted))
+    taken = _leave_homes(context, _keep_clusters(context, _take(context, wanted)))
     changes = _removals(taken)
     if not changes:
         return None
@@ -168,8 +173,10 @@ def consolidate(context: Context, _: Statuses, settings: RuleSettings, __: Insta
     if not context.groups:
         up, busy = context.metrics.hosts_up or 0, context.metrics.hosts_busy
         spare = 0 if busy is None else up - busy - context.load.queued - _reserve(busy, settings)
+        spare = min(spare, _most_removed(up, settings))
         return Draft(f"{words}: switch off {spare} empty hosts", (RemoveHosts(count=spare),)) if spare > 0 else None
-    taken = _leave_room(context, _spare_idle(context, settings), settings)
+    spare = _keep_clusters(context, _spare_idle(context, settings))
+    taken = _at_most(_leave_room(context, spare, settings), _most_removed(context.host_count, settings))
     count = sum(count for _, count in taken)
     if not count:
         return None
@@ -257,6 +264,31 @@ def _take(context: Context, wanted: int) -> Taken:
             taken[key] += count
             wanted -= count
     return [(group, taken[id(group)]) for group in groups]
+
+
+def _most_removed(total: int, settings: RuleSettings) -> int:
+    """How many of so many hosts one proposal may take away."""
+    return math.floor(settings.max_removed_ratio * total + 1e-9)
+
+
+def _at_most(taken: Taken, most: int) -> Taken:
+    """Take no more than so many hosts, from the first groups on."""
+    kept: Taken = []
+    for group, count in taken:
+        kept.append((group, min(count, most)))
+        most -= kept[-1][1]
+    return kept
+
+
+def _keep_clusters(context: Context, taken: Taken) -> Taken:
+    """Let every cluster keep a host: one without any is refused, whatever it would save."""
+    for cluster in {group.cluster for group in context.groups}:
+        there = sum(group.host_count for group in context.groups if group.cluster == cluster)
+        if there == sum(count for group, count in taken if group.cluster == cluster):
+            last = max(n for n, (group, count) in enumerate(taken) if group.cluster == cluster and count)
+            group, count = taken[last]
+            taken = [*taken[:last], (group, count - 1), *taken[last + 1 :]]
+    return taken
 
 
 def _leave_homes(context: Context, taken: Taken) -> Taken:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 
@@ -117,8 +118,29 @@ def test_hosts_go_where_an_idle_core_costs_most_and_idle_ones_of_all_groups_firs
 def test_a_host_for_the_largest_task_always_stays():
     large, small = pool(1, 0, name="large", cores=64, idle_w=900.0), pool(9, 0, name="small", cores=8, idle_w=10.0)
     situation = context(large, small, energy_kwh=9.0, load=TaskLoad(queued=1, largest_core_count=32))
-    draft = drafted("massive_downscale", situation, downscale_ratio=0.9)
+    draft = drafted("massive_downscale", situation, downscale_ratio=0.9, max_removed_ratio=0.9)
     assert draft.changes == (RemoveHosts(hosts=GroupHosts(group="small"), count=9),)
+
+
+@pytest.mark.parametrize(("ratio", "count"), [(0.5, 5), (0.25, 2), (0.05, None)])
+def test_no_more_goes_at_once_than_may(ratio, count):
+    """What is more is left for the next proposal: one beyond the limit would be refused altogether."""
+    for rule, measured in (("massive_downscale", {"energy_kwh": 9.0}), ("consolidate", {"utilization_ratio": 0.1})):
+        situation = context(pool(10, 0), **measured)
+        draft = drafted(rule, situation, downscale_ratio=0.9, max_removed_ratio=ratio)
+        assert (None if draft is None else draft.changes[0].count) == count
+    window = WindowMetrics(start_ms=0, end_ms=300_000, hosts_up=10, hosts_busy=0, utilization_ratio=0.1)
+    counted = Context(now_ms=300_000, slo=Slo.model_validate(TARGETS), metrics=window, source=SystemState())
+    draft = drafted("consolidate", counted, max_removed_ratio=ratio)
+    assert (None if draft is None else draft.changes[0].count) == count
+
+
+def test_every_cluster_keeps_a_host():
+    """One without any is refused, however much its hosts take at rest."""
+    edge = dataclasses.replace(pool(2, 0, name="edge", idle_w=900.0), cluster="rim")
+    for rule, measured in (("massive_downscale", {"energy_kwh": 9.0}), ("consolidate", {"utilization_ratio": 0.1})):
+        draft = drafted(rule, context(edge, pool(10, 5), **measured), reserve_hosts=0, reserve_ratio=0.0)
+        assert {change.hosts.group: change.count for change in draft.changes}["edge"] == 1
 
 
 def test_the_last_host_stays():
@@ -139,7 +161,7 @@ def test_energy_over_target_lowers_the_clock():
 
 
 def test_consolidation_switches_off_idle_hosts_down_to_the_reserve():
-    draft = drafted("consolidate", context(pool(20, 10), utilization_ratio=0.2))
+    draft = drafted("consolidate", context(pool(20, 10), utilization_ratio=0.2), max_removed_ratio=1.0)
     assert draft.changes == (RemoveHosts(hosts=GroupHosts(group="node"), count=18),)
     assert draft.reason == "utilisation was 20%, below 40%: switch off 18 empty hosts of 30, leaving 2 in reserve"
 
@@ -151,7 +173,8 @@ def test_consolidation_leaves_room_for_the_queue():
 
 
 def test_consolidation_leaves_a_reserve_in_every_group():
-    draft = drafted("consolidate", context(pool(20, 10), pool(3, 0, name="rare"), utilization_ratio=0.2))
+    situation = context(pool(20, 10), pool(3, 0, name="rare"), utilization_ratio=0.2)
+    draft = drafted("consolidate", situation, max_removed_ratio=1.0)
     assert {change.hosts.group: change.count for change in draft.changes} == {"node": 18, "rare": 2}
 
 
@@ -267,7 +290,7 @@ def closed_window(sim, until_min):
 def test_consolidation_end_to_end():
     sim = simulation([(0, 120, 4), (0, 120, 4), (20, 10, 4)], group(count=10))
     situation = closed_window(sim, 10)
-    proposal = RuleBasedOptimizer().propose(situation)
+    proposal = RuleBasedOptimizer(RuleSettings(max_removed_ratio=0.7)).propose(situation)
     assert proposal.changes == (RemoveHosts(hosts=GroupHosts(group="node"), count=7),)
     before = sim.snapshot()
     effect = simulate_effect(sim, proposal, HOUR_MS, situation.slo)

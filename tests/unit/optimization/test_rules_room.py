@@ -114,7 +114,7 @@ def test_a_downscale_leaves_a_home_for_the_task_that_only_one_group_can_run():
     # The group with accelerators wastes most, and would go first and altogether.
     groups = (hosts("plain", 8, cores=8), hosts("gpu", 2, cores=8, idle_w=900.0, gpu_memory_mib=1000))
     plant = running([task("train", gpu_memory_mib=900)], *groups)
-    settings = RuleSettings(downscale_ratio=0.9)
+    settings = RuleSettings(downscale_ratio=0.9, max_removed_ratio=0.9)
     assert asked(plant, settings, energy_kwh=2.0, utilization_ratio=0.5) == {"gpu": 1, "plain": 7}
     plain = running([task("train")], *groups)
     assert asked(plain, settings, energy_kwh=2.0, utilization_ratio=0.5) == {"gpu": 2, "plain": 7}
