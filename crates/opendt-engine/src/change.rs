@@ -99,7 +99,7 @@ pub enum Change {
         /// Frequency relative to the group's, above 0.
         speed_ratio: f64,
     },
-    /// Gives hosts another power model.
+    /// Gives hosts another power model, of the hosts as they are: what was resized before is not scaled once more.
     SetPowerModel {
         /// These.
         hosts: Hosts,
@@ -339,6 +339,7 @@ impl Simulation {
             let mut next = class.clone();
             next.power = Power::from(power_model);
             next.idle_w = next.power.at(0.0);
+            next.dynamic_factor = 1.0;
             next.group.power_model = power_model.clone();
             Ok(next)
         })

@@ -15,6 +15,7 @@ from opendt.model.change import (
     ThrottleHosts,
 )
 from opendt.model.errors import ModelError
+from opendt.twin.resized import resized_power
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +35,7 @@ _Names = dict[_Key, set[str]]
 
 
 def patched(topology: Topology, changes: Sequence[Change], simulation: Simulation) -> Topology:
-    """Give the topology that a system has after changes.
+    """Give the topology that a system has after changes; power models are those of the hosts as they are then.
 
     Parameters
     ----------
@@ -105,7 +106,8 @@ def _patched_group(
         if len(sizes) > 1:
             raise ModelError(f"{cluster}.{group.name}", f"hosts of {len(sizes)} sizes", "equal hosts in a group", _HINT)
         cores, capacity_mhz = next(iter(sizes))
-        update |= {"core_count": cores, "core_speed_mhz": capacity_mhz / cores}
+        mhz = capacity_mhz / cores
+        update |= {"core_count": cores, "core_speed_mhz": mhz, "power_model": resized_power(group, cores, mhz)}
     for change in changes:
         if isinstance(change, ResizeHosts) and change.memory_mib is not None and key in before:
             meant = _meant(change.hosts, key, there)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from opendt.model.change import AddHosts, NamedHosts, RemoveHosts, ResizeHosts, SetCarbon, SetPowerCap, SetPowerModel
 from opendt.model.errors import ModelError
+from opendt.twin.resized import is_same_power, resized_power
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,7 +90,9 @@ def _group_changes(cluster: str, old: HostGroup, new: HostGroup, names: list[str
     if hosts is not None and differing & _SIZES:
         sizes = {name: getattr(new, name) for name in sorted(differing & _SIZES)}
         yield ResizeHosts(hosts=hosts, **sizes)
-    if hosts is not None and "power_model" in differing:
+    # A model that is scaled as the hosts are is what the engine makes of the one it has, which may be a learned one.
+    power_model = resized_power(old, new.core_count, new.core_speed_mhz)
+    if hosts is not None and "power_model" in differing and not is_same_power(new.power_model, power_model):
         yield SetPowerModel(hosts=hosts, power_model=new.power_model)
     if new.count < len(names) and hosts is not None:
         yield RemoveHosts(hosts=hosts, count=len(names) - new.count)

@@ -7,6 +7,7 @@ import pytest
 from opendt.model.change import (
     AddHosts,
     ClusterHosts,
+    ConserveWork,
     GroupHosts,
     MigrateTask,
     NamedHosts,
@@ -14,10 +15,12 @@ from opendt.model.change import (
     ResizeHosts,
     SetAllocation,
     SetPowerCap,
+    SetPowerModel,
     ThrottleHosts,
 )
 from opendt.model.errors import EngineError, ModelError
 from opendt.model.options import MemorizingAllocation
+from opendt.model.power import AsymptoticPower, ConstantPower, CurvePower, LinearPower, MsePower, SquarePower
 from opendt.twin.patch import patched
 from opendt.twin.transition import transition
 from tests.unit.optimization.small import CORE_MHZ, group, simulation, topology
@@ -60,6 +63,67 @@ def test_what_changes_is_said_and_all_else_stays(name):
     assert sizes(there) == AS_IT_IS | expected
     assert there.clusters[0].power_source == TOPOLOGY.clusters[0].power_source
     assert live.counts == system().counts  # asked, not changed
+
+
+LOADS = [(0, 60, 4), (0, 60, 8), (0, 90, 2), (10, 60, 3)]
+RESIZED = {
+    "half the clock": ThrottleHosts(speed_ratio=0.5),
+    "a slower clock": ResizeHosts(core_speed_mhz=0.85 * CORE_MHZ),
+    "more cores": ResizeHosts(hosts=GroupHosts(group="node"), core_count=6),
+    "fewer and slower": ResizeHosts(hosts=GroupHosts(group="big"), core_count=8, core_speed_mhz=0.7 * CORE_MHZ),
+}
+POWERS = {
+    "linear": LinearPower(idle_w=80.0, max_w=310.0),
+    "square": SquarePower(idle_w=80.0, max_w=310.0),
+    "mse": MsePower(idle_w=80.0, max_w=310.0, calibration_factor=1.4),
+    "asymptotic": AsymptoticPower(idle_w=80.0, max_w=310.0, asym_util=0.3, dvfs=True),
+    "curve": CurvePower(utilization=(0.0, 0.4, 1.0), power_w=(80.0, 200.0, 310.0)),
+    "constant": ConstantPower(power_w=200.0),
+}
+
+
+def drawn_w(one):
+    """Power of all hosts together, minute by minute."""
+    watts = []
+    for minute in range(1, 240):
+        one.advance(minute * 60_000)
+        watts.append(sum(one.hosts()["power_w"]))
+    return watts
+
+
+@pytest.mark.parametrize("power", POWERS)
+@pytest.mark.parametrize("name", RESIZED)
+def test_the_file_read_afresh_draws_what_the_changed_hosts_draw(name, power):
+    """Whoever reads the file later, and has no host to throttle, simulates the same power; also after following it, and there and back."""
+    groups = tuple(one.model_copy(update={"power_model": POWERS[power], "frequency_exponent": 2.4}) for one in GROUPS)
+    before = topology(*groups)
+    changed, back = simulation(LOADS, *groups), simulation(LOADS, *groups)
+    there = patched(before, [RESIZED[name]], changed)
+    followed, afresh = simulation(LOADS, *groups), simulation(LOADS, *there.clusters[0].hosts)
+    changed.apply(RESIZED[name])
+    followed.apply(*transition(before, there, followed))
+    back.apply(*transition(before, there, back))
+    back.apply(*transition(there, before, back))
+    afresh.apply(ConserveWork())
+    unchanged = simulation(LOADS, *groups)
+    unchanged.apply(ConserveWork())
+    expected = drawn_w(changed)
+    assert len(set(expected)) > (1 if power != "constant" else 0)
+    assert drawn_w(afresh) == pytest.approx(expected, rel=1e-9)
+    assert drawn_w(followed) == pytest.approx(expected, rel=1e-9)
+    assert drawn_w(back) == pytest.approx(drawn_w(unchanged), rel=1e-9)
+
+
+def test_a_power_model_that_is_set_is_that_of_the_hosts_as_they_are():
+    """What was learned of throttled hosts, or written for them, is not scaled once more."""
+    one = simulation(LOADS, *GROUPS)
+    one.apply(
+        ResizeHosts(core_speed_mhz=0.5 * CORE_MHZ), SetPowerModel(power_model=LinearPower(idle_w=10.0, max_w=90.0))
+    )
+    one.advance(30 * 60_000)
+    hosts = one.hosts()
+    assert max(hosts["power_w"]) == pytest.approx(90.0)
+    assert min(hosts["power_w"]) == pytest.approx(10.0)
 
 
 @pytest.mark.parametrize("name", SAID)
