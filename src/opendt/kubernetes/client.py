@@ -25,6 +25,7 @@ __all__ = ["APPLY", "JSON", "MERGE", "ApiError", "ClusterAwayError", "ClusterCli
 JSON: Final = "application/json"
 MERGE: Final = "application/merge-patch+json"
 APPLY: Final = "application/apply-patch+yaml"
+_CREATED: Final = 201
 _SECONDS: Final = re.compile(r"\d{1,6}")
 
 
@@ -130,6 +131,18 @@ class ClusterClient:
         ClusterAwayError
             When it cannot be reached or does not answer in time.
         """
+        return self._exchange(method, path, query, body, content_type=content_type, read_s=read_s)[1]
+
+    def _exchange(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None,
+        body: object,
+        *,
+        content_type: str = JSON,
+        read_s: float | None = None,
+    ) -> tuple[int, Any]:
         response = self._open(method, path, query, body, content_type, read_s or self._read_s)
         try:
             data = response.read()
@@ -139,7 +152,7 @@ class ClusterClient:
         finally:
             response.release_conn()
         is_json = response.headers.get("Content-Type", "").startswith(JSON)
-        return orjson.loads(data) if is_json else data.decode(errors="replace")
+        return response.status, orjson.loads(data) if is_json else data.decode(errors="replace")
 
     def get(self, path: str, query: Mapping[str, str] | None = None, *, read_s: float | None = None) -> Any:
         """Ask for an object, a list or a text; errors as for `request`."""
@@ -157,10 +170,23 @@ class ClusterClient:
         """Change fields of an object; errors as for `request`."""
         return self.request("PATCH", path, query, body, content_type=MERGE)
 
-    def apply(self, path: str, body: object, manager: str, *, dry_run: bool = False, force: bool = False) -> Any:
-        """Make an object be as described, by server-side apply; errors as for `request`."""
+    def apply(
+        self, path: str, body: object, manager: str, *, dry_run: bool = False, force: bool = False
+    ) -> tuple[bool, Any]:
+        """Make an object be as described, by server-side apply; errors as for `request`.
+
+        Returns
+        -------
+        bool
+            Whether it was not there before.
+        dict
+            The object.
+        """
         query = {"fieldManager": manager, "force": "true" if force else "false"}
-        return self.request("PATCH", path, query | ({"dryRun": "All"} if dry_run else {}), body, content_type=APPLY)
+        if dry_run:
+            query["dryRun"] = "All"
+        status, thing = self._exchange("PATCH", path, query, body, content_type=APPLY)
+        return status == _CREATED, thing
 
     def delete(self, path: str, query: Mapping[str, str] | None = None, body: object = None) -> Any:
         """Delete an object; errors as for `request`."""

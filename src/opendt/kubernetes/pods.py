@@ -22,6 +22,7 @@ from opendt.model.plan import StageObservation
 
 __all__ = [
     "EXEC_FORMAT",
+    "GPU_COUNT",
     "GPU_MILLIS",
     "JOB",
     "ORIGIN",
@@ -42,6 +43,7 @@ STAGE: Final = "opendt.io/stage"
 EXEC_FORMAT: Final = "opendt.io/exec-format"
 SHADOW: Final = "opendt.io/shadow"
 ORIGIN: Final = "opendt.io/origin-cluster"
+GPU_COUNT: Final = "opendt.io/gpu"
 GPU_MILLIS: Final = "opendt.io/gpu-millis"
 WRITTEN_MS: Final = "opendt.io/written-ms"
 
@@ -96,7 +98,7 @@ def decode_pod(cluster: str, thing: Mapping[str, Any]) -> PodState:
         phase=cast(PodPhase, phase) if phase in _PHASES else "Unknown",
         cpu_millicores=millicores_up(asked.get("cpu", "0")),
         memory_mib=mib_up(asked.get("memory", "0")),
-        gpu=gpu_count(asked),
+        gpu=_whole(annotations.get(GPU_COUNT), gpu_count(asked)),
         gpu_millis=_whole(annotations.get(GPU_MILLIS), 1000),
         created_ms=milliseconds(metadata["creationTimestamp"]),
         scheduled_ms=_condition_ms(status, "PodScheduled"),
