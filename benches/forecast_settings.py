@@ -2,8 +2,8 @@
 
     python benches/forecast_settings.py [--seeds 1 2] [--trace FOLDER] [--days 7]
 
-Nothing is chosen here. The amounts of `opendt.twin.settings` are stated beforehand or weighed by the mixture from what it has
-seen; this shows what the choice would have been worth, so that anyone can see that none of them carries the result. Errors are
+Nothing is chosen here: that is done by `forecast_choice.py`, which reads no recorded week. This shows afterwards what another choice
+would have been worth, so that anyone can see that none of the amounts carries the result. Errors are
 mean absolute percentage errors an hour and five minutes ahead with the workload known: of the whole time / days 0-2 / the rest.
 """
 
@@ -22,7 +22,15 @@ from opendt.formats.opendc_workload import read_workload
 from opendt.formats.power import read_power
 from opendt.twin.calibrate import PowerCalibrator
 from opendt.twin.mixture import ExpertMixture
-from opendt.twin.settings import FAMILY, CalibrationSettings
+from opendt.twin.settings import (
+    DISTURBANCE_RATIOS,
+    FAMILY,
+    METERS,
+    NOISE_RATIOS,
+    TIME_CONSTANTS_S,
+    CalibrationSettings,
+    make_family,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,13 +85,13 @@ def variants() -> dict[str, Family]:
     """Families by name: as stated, without a part of it, and with each amount halved and doubled."""
     result = {
         "as stated": FAMILY,
-        "meter ignored": FAMILY[0::3],
-        "meter holds a part": FAMILY[1::3],
-        "meter holds all": FAMILY[2::3],
-        **{f"only noise {noise}": tuple(s for s in FAMILY if s.noise_ratio == noise) for noise in (0.003, 0.01)},
+        **{
+            f"meter {name}": make_family(NOISE_RATIOS, DISTURBANCE_RATIOS, TIME_CONSTANTS_S, (name,)) for name in METERS
+        },
+        **{f"only noise {noise}": tuple(s for s in FAMILY if s.noise_ratio == noise) for noise in NOISE_RATIOS},
         **{
             f"only disturbance {size}": tuple(s for s in FAMILY if s.disturbances[0].sd_ratio == size)
-            for size in (0.003, 0.01)
+            for size in DISTURBANCE_RATIOS
         },
         "no disturbance": _disturbed(1e-6, "sd_ratio"),
     }

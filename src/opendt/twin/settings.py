@@ -124,6 +124,9 @@ LONG_DISTURBANCE_RATIO: Final = 0.003
 METERS: Final = ("exact", "part", "all")
 """Ways to see a meter whose readings seem to be held: it holds nothing; a part of the power; all of it. The share is learned from there."""
 
+METER_SHARE_SD: Final = 0.3
+"""How uncertain the share is that such a meter holds: from the middle, both ends are within two of it."""
+
 FAMILY_METERS: Final = ("all",)
 """Those in the family: without a pattern in the readings all three are the same, and with one the learned share does the rest."""
 
@@ -141,8 +144,7 @@ def make_family(
     noise_ratios, disturbance_ratios : sequence of float
         Standard deviations of noise and of the short disturbance, ratios of full-load power.
     time_constants_s : sequence of tuple
-        Time constants of the short and of the long disturbance, in s. Minutes: jobs that start or end beside the clock. Hours: what
-        the curve cannot tell apart, such as the mix of programs.
+        Pairs for the short and the long disturbance, in s.
     meters : sequence of str
         Of `METERS`.
     """
@@ -163,7 +165,7 @@ def _member(
         ),
         noise_ratio=noise_ratio,
         meter_share={"exact": 0.0, "part": 0.5, "all": 1.0}[meter],
-        meter_share_sd=0.3 if is_held else 0.0,
+        meter_share_sd=METER_SHARE_SD if is_held else 0.0,
     )
 
 
