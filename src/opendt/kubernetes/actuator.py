@@ -27,6 +27,7 @@ from opendt.kubernetes.pod_manifest import (
     pod_name,
 )
 from opendt.kubernetes.pods import PLAN_ID
+from opendt.model.errors import InputError
 
 if TYPE_CHECKING:
     from opendt.kubernetes.cluster_manager import ClusterManager
@@ -164,26 +165,31 @@ class Actuator:
         Parameters
         ----------
         old, new : StagePod
-            The pod as it is, and as it is to be; `new` gets the next number unless it has another than `old`'s.
+            The pod as it is, and as it is to be; within one cluster with another `copy`, since the name follows from that.
         wait_running_s : float
             For how long to wait until the new pod runs before the old one goes; 0 does not wait.
+
+        Raises
+        ------
+        InputError
+            When both would have one name in one cluster.
         """
-        is_same_name = (old.is_shadow, old.copy) == (new.is_shadow, new.copy)
-        target = replace(new, copy=old.copy + 1) if is_same_name else new
-        made = self.apply(plan, [target], dry_run=dry_run)
+        name = self._pod_name(plan, new)
+        if (old.placement.cluster, self._pod_name(plan, old)) == (new.placement.cluster, name):
+            raise InputError(f"stage {new.placement.stage_id}: copy", new.copy, "another number than the old pod's")
+        made = self.apply(plan, [new], dry_run=dry_run)
         if made.problems:
             return made
         steps = list(made.results)
-        name = self._pod_name(plan, target)
         if wait_running_s > 0 and dry_run == "no":
-            steps.append(self._wait_running(target.placement.cluster, name, wait_running_s))
+            steps.append(self._wait_running(new.placement.cluster, name, wait_running_s))
         if steps[-1].is_done or dry_run != "no":
             gone = self.evict(old.placement.cluster, self._namespace, self._pod_name(plan, old), dry_run=dry_run)
             steps.append(replace(gone, stage_id=old.placement.stage_id))
         result = Actions(tuple(steps))
         if result.problems:
-            undone = self.delete_pod(target.placement.cluster, self._namespace, name)
-            return Actions((*steps, replace(undone, stage_id=target.placement.stage_id)))
+            undone = self.delete_pod(new.placement.cluster, self._namespace, name)
+            return Actions((*steps, replace(undone, stage_id=new.placement.stage_id)))
         return result
 
     # nodes
@@ -269,9 +275,7 @@ class Actuator:
         body = anchor_manifest(plan, self._settings.pods)
         path = path_of("api", "v1", "namespaces", self._namespace, "configmaps", anchor_name(plan.plan_id))
         ask = self._applying(path, body, dry_run)
-        return self._act(
-            "anchor", cluster.name, f"configmap/{self._namespace}/{anchor_name(plan.plan_id)}", ask, dry_run
-        )
+        return self._act("anchor", cluster, f"configmap/{self._namespace}/{anchor_name(plan.plan_id)}", ask, dry_run)
 
     def _create(self, plan: Plan, stage: StagePod, anchored: Future[ActionResult], dry_run: DryRun) -> ActionResult:
         anchor = anchored.result()
@@ -316,9 +320,7 @@ class Actuator:
 
         return [
             self._act("delete", cluster, f"pods/{self._namespace}/{PLAN_ID}={plan_id}", ask_pods, dry_run),
-            self._act(
-                "delete", cluster.name, f"configmap/{self._namespace}/{anchor}", _gone_is_fine(ask_anchor), dry_run
-            ),
+            self._act("delete", cluster, f"configmap/{self._namespace}/{anchor}", _gone_is_fine(ask_anchor), dry_run),
         ]
 
     def _set_schedulable(self, cluster: str, node: str, *, wanted: bool, dry_run: DryRun) -> ActionResult:
