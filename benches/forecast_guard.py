@@ -59,7 +59,7 @@ def judge(index: int, days: float) -> tuple[float, list[float]]:
     if not week.name.startswith(("step", "drift")):
         for factor in FACTORS:
             ratios = kept_ratios(spoilt(week, factor))
-            # Before the fault ends, a rollback could only be to curves that do not fit the false readings: counted as alarm.
+            # From the first check after the recovery on; before it, curves from before the fault fit worse.
             after = ratios[FAULT_H[1] : FAULT_H[1] + REPAIR_H]
             repairs.append(float(np.nanmin(after, initial=1.0)))
     return false_alarm, repairs

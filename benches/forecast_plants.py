@@ -10,7 +10,7 @@ ways that are stated here, not taken from any recorded week. Every plant meets e
   minutes; the mean of five minutes, once in five minutes.
 
 That meters do so is documented: Redfish's `PowerMetrics` gives `AverageConsumedWatts` over the last `IntervalInMin`, in whole minutes
-(DMTF DSP0268); DCMI's `Get Power Reading` names the period over which the controller averaged (DCMI 1.5, 6.6.1); HP's intelligent power
+(DMTF DSP0268); DCMI's `Get Power Reading` names the period over which the controller averaged (DCMI specification 1.5); HP's intelligent power
 distribution units give one sample in five minutes (HP OneView REST API, `power-devices`, view `native`); a GPU's sensor sees as little as a
 quarter of the time (Yang, Adamek, Armour, "Part-time Power Measurements", SC 2024).
 """
