@@ -33,4 +33,4 @@ class SpareHosts:
         if not changes:
             return None
         reason = f"more than {self.spare} empty hosts in {len(changes)} host groups"
-        return Proposal.of("rule_based", context.now_ms, "spare_hosts", reason, tuple(changes))
+        return Proposal.of("plugin", context.now_ms, "spare_hosts", reason, tuple(changes))

@@ -20,6 +20,7 @@ _FINAL: Final = frozenset({"applied", "rejected", "expired"})
 _TOLD: Final = {
     "energy_j": "energy",
     "emission_g": "emission",
+    "cost": "cost",
     "peak_power_w": "peak power",
     "task_wait_p95_s": "p95 wait",
     "hosts_up": "hosts up",
@@ -177,7 +178,7 @@ def _found(ledger: Ledger, datacenter: str, proposal_id: str) -> _Known:
 
 def _brief(one: _Known) -> dict[str, Any]:
     proposal = {name: one.proposal[name] for name in ("source", "rule", "reason", "changes")}
-    effect = None if one.effect is None else {name: one.effect[name] for name in _TOLD}
+    effect = None if one.effect is None else {name: one.effect.get(name) for name in _TOLD}
     return {
         "id": one.id,
         "time_ms": one.time_ms,
@@ -215,7 +216,8 @@ def _lines(one: _Known) -> list[str]:
 
 def _delta(effect: dict[str, Any] | None, name: str) -> str:
     """A quantity's change in words: relative where there is something to relate to."""
-    before, after = (None, None) if effect is None else (effect[name]["baseline"], effect[name]["changed"])
+    found = (effect or {}).get(name) or {}
+    before, after = found.get("baseline"), found.get("changed")
     if before is None or after is None:
         return "unknown"
     return f"{after / before - 1:+.1%}" if before else f"{after - before:+.3g}"

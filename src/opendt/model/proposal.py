@@ -26,7 +26,7 @@ __all__ = [
     "SloOutcome",
 ]
 
-ProposalSource = Literal["rule_based", "llm", "search", "human"]
+ProposalSource = Literal["rule_based", "llm", "search", "human", "plugin"]
 """Who may propose."""
 
 Cell = str | int | float | bool | None
@@ -69,7 +69,7 @@ class Proposal(Model):
         Unique; `of` makes it from source, time and changes, so that equal runs give equal ids.
     time_ms : int
         When it was proposed, ms since the start.
-    source : {"rule_based", "llm", "search", "human"}
+    source : {"rule_based", "llm", "search", "human", "plugin"}
         Who proposed it.
     rule : str
         Rule, prompt or algorithm that it came from.
@@ -155,7 +155,8 @@ class SloOutcome(Model):
 class SimulatedEffect(Model):
     """What two forks of the live twin did over the same stretch of time, one of them with the changes of a proposal.
 
-    Energies, powers and emissions are of all clusters from the grid over the horizon; waits, utilisation and makespan are
+    Energies, powers and emissions are of all clusters from the grid over the horizon, the cost in the currency of the objectives, where
+    they have prices; waits, utilisation and makespan are
     those of ``opendt.twin.metrics.WindowMetrics``.
     """
 
@@ -165,6 +166,7 @@ class SimulatedEffect(Model):
     energy_j: Compared
     peak_power_w: Compared
     emission_g: Compared
+    cost: Compared = Compared()
     utilization_ratio: Compared
     task_wait_p95_s: Compared
     task_slowdown_p95_ratio: Compared

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from opendt.model.proposal import Compared, SimulatedEffect, SloOutcome
-from opendt.optimization.scoring import check_slo, score
+from opendt.optimization.scoring import check_slo, score, window_cost
 from opendt.twin.whatif import Comparison, WhatIf
 
 if TYPE_CHECKING:
     from opendt.engine.simulation import Simulation
     from opendt.model.proposal import Proposal
     from opendt.model.slo import Slo
+    from opendt.twin.metrics import WindowMetrics
 
 __all__ = ["effect_of", "simulate_effect"]
 
@@ -65,6 +66,7 @@ def effect_of(proposal: Proposal, comparison: Comparison, slo: Slo) -> Simulated
         energy_j=compared("energy_kwh", _J_PER_KWH),
         peak_power_w=compared("peak_power_kw", 1000.0),
         emission_g=compared("emission_kg", 1000.0),
+        cost=Compared(baseline=_cost(slo, before), changed=_cost(slo, after)),
         utilization_ratio=compared("utilization_ratio"),
         task_wait_p95_s=compared("task_wait_p95_s"),
         task_slowdown_p95_ratio=compared("task_slowdown_p95_ratio"),
@@ -75,3 +77,7 @@ def effect_of(proposal: Proposal, comparison: Comparison, slo: Slo) -> Simulated
         score=Compared(baseline=score(slo, before).total, changed=score(slo, after).total),
         slos=outcomes,
     )
+
+
+def _cost(slo: Slo, metrics: WindowMetrics) -> float | None:
+    return None if slo.cost is None else window_cost(slo.cost, metrics)

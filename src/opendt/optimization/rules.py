@@ -175,8 +175,8 @@ def consolidate(context: Context, _: Statuses, settings: RuleSettings, __: Insta
         spare = 0 if busy is None else up - busy - context.load.queued - _reserve(busy, settings)
         spare = min(spare, _most_removed(up, settings))
         return Draft(f"{words}: switch off {spare} empty hosts", (RemoveHosts(count=spare),)) if spare > 0 else None
-    spare = _keep_clusters(context, _spare_idle(context, settings))
-    taken = _at_most(_leave_room(context, spare, settings), _most_removed(context.host_count, settings))
+    idle = _keep_clusters(context, _spare_idle(context, settings))
+    taken = _at_most(_leave_room(context, idle, settings), _most_removed(context.host_count, settings))
     count = sum(count for _, count in taken)
     if not count:
         return None

@@ -1,6 +1,6 @@
 """From a present to decisions: optimisers and people propose, simulations certify, the gate decides.
 
-Every optimiser is asked in every window. What several propose is ordered by the simulated score; only the best can be applied or wait
+Every optimiser is asked in every window, unless there is only something to observe. What several propose is ordered by the simulated score; only the best can be applied or wait
 for a person. A certificate costs hundreds of simulated hours, so it is written where it can matter: when the mode, the environment
 and trust allow more than advice, or always, by setting.
 """
@@ -275,6 +275,8 @@ class Decisions:
         ]
 
     def _proposed(self, context: Context, requests: Requests) -> list[Proposal]:
+        if self.level == "observe":
+            return []  # nothing may come of it: nobody is asked for money or time
         proposals = []
         for optimizer in self.optimizers:
             if requests.recorded is not None and not getattr(optimizer, "is_deterministic", True):

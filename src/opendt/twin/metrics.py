@@ -124,6 +124,7 @@ def window_metrics(
     start: Totals,
     end: Totals,
     tasks: Mapping[str, Any] | None = None,
+    opening: bool = False,
 ) -> WindowMetrics:
     """Summarise a window.
 
@@ -137,6 +138,9 @@ def window_metrics(
     tasks : mapping, optional
         ``Simulation.tasks()`` at the end. Without it the waits of tasks that have not ended are unknown, and so are wait and
         makespan when there are such tasks.
+    opening : bool
+        Whether a task that waited before the start and starts in that very instant counts: in a what-if, whose changes take effect
+        there. Of windows that follow each other, the one before has counted it.
 
     Returns
     -------
@@ -152,7 +156,7 @@ def window_metrics(
         raise ValueError(f"the window ends at {end.time_ms} ms, expected a time after its start at {start.time_ms} ms")
     energy_j = end.energy_j - start.energy_j
     peak_kw, utilization, hosts_up, hosts_busy = _from_samples(series, start.time_ms, end.time_ms)
-    wait_s, slowdown, makespan_s, complete = _from_tasks(results, tasks, start, end)
+    wait_s, slowdown, makespan_s, complete = _from_tasks(results, tasks, start, end, opening=opening)
     return WindowMetrics(
         start_ms=start.time_ms,
         end_ms=end.time_ms,
@@ -207,7 +211,7 @@ def _from_samples(
 
 
 def _from_tasks(
-    results: Mapping[str, Any], tasks: Mapping[str, Any] | None, start: Totals, end: Totals
+    results: Mapping[str, Any], tasks: Mapping[str, Any] | None, start: Totals, end: Totals, *, opening: bool
 ) -> tuple[float | None, float | None, float | None, bool]:
     """95th percentiles of wait (s) and slowdown, makespan (s) and whether that is complete."""
     after, until = start.time_ms or -1, end.time_ms  # nothing comes before time 0, so its window includes it
@@ -216,7 +220,7 @@ def _from_tasks(
     submitted_ms: list[int] = []
     finished_ms: list[int] = []
     for submitted, started, finished, queued, completed in _ended(results):
-        if after < started <= until:
+        if after < started <= until or (opening and submitted < started == after):
             waits_ms.append(queued)
         if completed and after < finished <= until and finished - submitted > queued:
             slowdowns.append((finished - submitted) / (finished - submitted - queued))
@@ -229,7 +233,7 @@ def _from_tasks(
         for state, submitted, started in _live(tasks):
             if state == "queued" and started < 0:
                 waits_ms.append(until - submitted)
-            elif state == "running" and started > after:
+            elif state == "running" and (started > after or (opening and submitted < started == after)):
                 waits_ms.append(started - submitted)
             if submitted > after:
                 complete = False

@@ -93,9 +93,8 @@ class WhatIf:
 
     def _ahead(self, fork: Simulation, progress: Callable[[int], None] | None = None) -> WindowMetrics:
         fork.advance(self._until_ms, progress)
-        return window_metrics(
-            fork.take_series(), fork.take_results(), start=self._start, end=Totals.of(fork), tasks=fork.tasks()
-        )
+        ends = {"start": self._start, "end": Totals.of(fork)}
+        return window_metrics(fork.take_series(), fork.take_results(), **ends, tasks=fork.tasks(), opening=True)
 
 
 class _StoppedError(Exception):

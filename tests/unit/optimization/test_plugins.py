@@ -70,6 +70,7 @@ def test_the_example_is_found_by_the_name_that_its_package_gives(install):
     optimizer = load_optimizer("spare_hosts", spare=2)
     proposal = optimizer.propose(context(idle=5))
     assert proposal.changes == (RemoveHosts(hosts=GroupHosts(group="node"), count=3),)
+    assert proposal.source == "plugin"
     assert optimizer.propose(context(idle=2)) is None
     assert optimizer.propose(context(idle=5, queued=1)) is None
     assert load_optimizer("spare_hosts", spare=0).propose(context(idle=3, busy=0)).changes[0].count == 2

@@ -8,7 +8,7 @@ import pytest
 
 from opendt.model.change import AddHosts, GroupHosts, NamedHosts, RemoveHosts, ResizeHosts
 from opendt.model.errors import ModelError
-from opendt.model.proposal import Proposal
+from opendt.model.proposal import Compared, Proposal
 from opendt.model.slo import Slo
 from opendt.optimization.base import Context, GroupState, SystemState, TaskLoad, groups_of_topology
 from opendt.optimization.effect import simulate_effect
@@ -313,6 +313,19 @@ def test_the_effect_shows_what_a_bad_proposal_costs():
     assert effect.tasks_pending.changed == 1
     assert effect.task_wait_p95_s.changed == 50 * 60
     assert effect.score.changed > 1
+
+
+def test_the_effect_says_what_it_costs_where_there_are_prices():
+    sim = simulation([(0, 180, 4)], group(count=2))
+    sim.advance(MINUTE_MS)
+    off = Proposal.of("human", sim.now_ms, "by hand", "save", (RemoveHosts(count=1),))
+    assert simulate_effect(sim, off, HOUR_MS, Slo(version=1)).cost == Compared()
+    prices = {"target_cost": 1.0, "currency": "EUR", "price_per_kwh": 0.5, "price_per_host_hour": 0.1}
+    effect = simulate_effect(sim, off, HOUR_MS, Slo.model_validate({"version": 1, "cost": prices}))
+    # 200 W and 100 W of two hosts for an hour, and then only the busy one.
+    assert effect.cost.baseline == pytest.approx(0.3 * 0.5 + 2 * 0.1)
+    assert effect.cost.changed == pytest.approx(0.2 * 0.5 + 0.1)
+    assert (effect.row()["cost_baseline"], effect.row()["cost_changed"]) == (effect.cost.baseline, effect.cost.changed)
 
 
 def test_energy_of_the_horizon_is_scaled_to_the_window_of_the_objectives():

@@ -61,6 +61,20 @@ def test_what_was_recorded_is_not_asked_again():
     assert moody.asked == 1
 
 
+@pytest.mark.parametrize(("mode", "steps_down"), [("observe", 0), ("auto", 3)])
+def test_nobody_is_asked_where_there_is_only_something_to_observe(mode, steps_down):
+    """Asking a model costs money, and a search time: nothing could come of it."""
+    moody = Moody()
+    settings = DecisionSettings(environment="live", mode="auto")
+    decisions = Decisions(TOPOLOGY, default_slo(TOPOLOGY, 300), HOUR_MS, settings, optimizers=[moody])
+    decisions.mode, decisions.trust._steps = mode, steps_down
+    assert decisions._proposed(None, Requests(recorded=(proposal(7),))) == []
+    assert decisions._proposed(None, Requests()) == []
+    assert moody.asked == 0
+    decisions.mode, decisions.trust._steps = "advise", 0
+    assert decisions._proposed(None, Requests()) == [proposal(1)]
+
+
 def test_broken_sensors_take_away_what_may_be_done_without_a_person():
     """Readings stop: within six windows autonomy is a level lower, and what would have been applied waits."""
     settings = DecisionSettings(environment="live", mode="auto")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from opendt.model.change import GroupHosts, RemoveHosts, ThrottleHosts
+from opendt.model.change import AddHosts, GroupHosts, RemoveHosts, ThrottleHosts
 from opendt.model.errors import EngineError
 from opendt.model.tasks import workload_from_tasks
 from opendt.twin.whatif import WhatIf, compare
@@ -41,6 +41,25 @@ def test_both_sides_conserve_work_whatever_the_trace_ran_with():
     assert (found.baseline.tasks_active, found.changed.tasks_active) == (1, 1)
     sim.advance(15 * MINUTE_MS)
     assert sim.counts["active"] == 0
+
+
+def test_a_change_that_empties_the_queue_at_once_is_known_to_have_ended_the_wait():
+    """Who waited and starts with the change waited until then: a wait that is unknown would count as a target lost."""
+    sim = simulation([(0, 90, 4), (2, 20, 4), (4, 20, 4)], group(count=1))
+    sim.advance(10 * MINUTE_MS)
+    assert sim.counts["pending"] == 2
+    more = AddHosts(cluster="c", group=group("more", count=2))
+    found = compare(sim, [more], 5 * MINUTE_MS)
+    assert found.baseline.task_wait_p95_s == 13 * 60
+    assert found.changed.task_wait_p95_s == 8 * 60
+    assert compare(sim, [more], HOUR_MS).changed.task_wait_p95_s == 8 * 60  # also when they have ended within it
+
+
+def test_a_task_that_has_just_started_by_itself_is_counted_on_no_side():
+    sim = simulation([(0, 90, 4), (10, 20, 4)], group(count=2))
+    sim.advance(10 * MINUTE_MS)
+    found = compare(sim, [RemoveHosts(count=1)], 5 * MINUTE_MS)
+    assert (found.baseline.task_wait_p95_s, found.changed.task_wait_p95_s) == (None, None)
 
 
 def test_the_same_future_without_changes_is_equal():
