@@ -207,15 +207,23 @@ impl Simulation {
     /// # Errors
     /// As `apply`.
     pub fn apply_all<O: Observer>(&mut self, changes: &[Change], observer: &mut O) -> Result<(), EngineError> {
+        *self = self.with_changes(changes, observer)?;
+        Ok(())
+    }
+
+    /// A fork to which changes are applied now, in order.
+    ///
+    /// # Errors
+    /// As `apply`.
+    pub fn with_changes<O: Observer>(&self, changes: &[Change], observer: &mut O) -> Result<Self, EngineError> {
         let mut next = self.clone();
         // Nobody may hear of what is taken back when a later change is refused.
         let mut news = News::default();
         for change in changes {
             next.apply_one(change, &mut news)?;
         }
-        *self = next;
-        news.tell(self, observer);
-        Ok(())
+        news.tell(&next, observer);
+        Ok(next)
     }
 
     fn apply_one<O: Observer>(&mut self, change: &Change, observer: &mut O) -> Result<(), EngineError> {
@@ -513,7 +521,11 @@ impl Simulation {
                 self.mark_dirty(host);
                 self.unqueue(id);
             }
-            TaskState::Queued | TaskState::Failed | TaskState::Paused => self.unqueue(id),
+            TaskState::Queued | TaskState::Failed | TaskState::Paused => {
+                self.unqueue(id);
+                // It may have been the one that others waited behind.
+                self.request_scheduling();
+            }
             _ => {}
         }
         self.s.live[id as usize].finished_ms = Some(self.s.now);
@@ -588,6 +600,8 @@ impl Simulation {
         let state = &mut self.s.slots[slot as usize];
         state.cursor = state.stop;
         state.injected = fragments;
+        // Who is taken off the host in this instant saves none of it.
+        (state.remaining_cpu, state.remaining_gpu) = (0.0, 0.0);
         if !state.started {
             // Placed in this instant: it begins with this work anyway.
             return Ok(());

@@ -21,18 +21,19 @@ impl Simulation {
     /// the order in which the deadlines were set.
     #[inline]
     pub(crate) fn progress_due<O: Observer>(&mut self, now: i64, observer: &mut O) {
-        let quick = !self.conserves_work() && self.s.timers.is_none();
+        let conserve = self.conserves_work();
+        let quick = self.s.timers.is_none() && (!conserve || self.conserves_lone_work());
         if quick && let Some(streaming) = self.s.calendar.take_streaming(now) {
-            self.stream_on(now, streaming);
+            self.stream_on(now, streaming, conserve);
             return;
         }
         let mut due = std::mem::take(&mut self.scratch.due);
         due.clear();
         self.s.calendar.take_due(now, &mut due);
         if quick && self.look_ahead(now, &due) {
-            self.continue_lone_tasks(now);
+            self.continue_lone_tasks(now, conserve);
         } else {
-            self.progress_slots(now, &due, quick, observer);
+            self.progress_slots(now, &due, quick && !conserve, observer);
         }
         self.scratch.due = due;
     }
@@ -52,7 +53,7 @@ impl Simulation {
                 self.progress_slot(slot, observer);
                 self.mark_dirty(host as usize);
             } else {
-                self.continue_lone_tasks(now);
+                self.continue_lone_tasks(now, false);
             }
         }
         slots.clear();

@@ -7,8 +7,10 @@
 
 use crate::meters::Meters;
 use crate::queue::{NEVER, Streaming, Wheel};
+use crate::shares::end_of_work;
 use crate::sim::{Scratch, Simulation};
-use crate::state::Slot;
+use crate::spec::ScalingPolicy;
+use crate::state::{Host, Slot};
 use crate::workload::{Usage, Workload};
 
 /// Fragments in three cache lines.
@@ -45,7 +47,7 @@ impl ReadAhead {
         (self.duration_ms[position], self.cpu_mhz[position])
     }
 
-    /// Copies fragments from `cursor` on and fetches the cache lines of those that come after them.
+    /// Copies fragments from `cursor` on.
     #[inline(never)]
     fn read(&mut self, data: &Workload, cursor: u32) {
         self.first = cursor;
@@ -58,12 +60,23 @@ impl ReadAhead {
             Usage::F32(values) => copy(&mut self.cpu_mhz, &values[cursor..]),
             Usage::F64(values) => copy(&mut self.cpu_mhz, &values[cursor..]),
         }
-        const LAST_OF_THE_NEXT: usize = 2 * AHEAD - 1;
-        if let Some(duration) = durations.get(LAST_OF_THE_NEXT) {
+    }
+
+    /// Whether the fragment is the last one here.
+    #[inline(always)]
+    fn ends_with(&self, cursor: u32) -> bool {
+        cursor.wrapping_sub(self.first) == AHEAD as u32 - 1
+    }
+
+    /// Fetches the cache lines of the fragments that are to be read next, from `cursor` on.
+    #[inline(never)]
+    fn fetch_next(data: &Workload, cursor: u32) {
+        for fragment in [cursor as usize, cursor as usize + AHEAD - 1] {
+            let Some(duration) = data.fragment_duration_ms.get(fragment) else { return };
             fetch(duration);
             match &data.fragment_cpu_mhz {
-                Usage::F32(values) => fetch(&values[cursor + LAST_OF_THE_NEXT]),
-                Usage::F64(values) => fetch(&values[cursor + LAST_OF_THE_NEXT]),
+                Usage::F32(values) => fetch(&values[fragment]),
+                Usage::F64(values) => fetch(&values[fragment]),
             }
         }
     }
@@ -77,10 +90,16 @@ fn copy<T: Copy + Into<f64>>(to: &mut [f64; AHEAD], from: &[T]) {
 
 impl Scratch {
     #[inline(always)]
-    fn make_room_ahead(&mut self, hosts: usize) {
-        if self.ahead.len() < hosts {
-            self.ahead.resize_with(hosts, ReadAhead::default);
+    fn make_room_ahead(&mut self, hosts: &[Host]) {
+        if self.ahead.len() < hosts.len() {
+            self.grow_ahead(hosts);
         }
+    }
+
+    #[cold]
+    fn grow_ahead(&mut self, hosts: &[Host]) {
+        self.ahead.resize_with(hosts.len(), ReadAhead::default);
+        self.lone_slot.extend(hosts[self.lone_slot.len()..].iter().map(|host| host.first_slot));
     }
 }
 
@@ -88,11 +107,11 @@ impl Simulation {
     /// Whether all due hosts hold one task each that needs nothing but its next fragment, and are in the order in which
     /// their deadlines were set; these fragments are in `scratch.next` then.
     ///
-    /// For lone tasks in a list of the calendar that holds others, too; only where time is kept, not work.
+    /// For lone tasks in a list of the calendar that holds others, too.
     #[inline(never)]
     pub(crate) fn look_ahead(&mut self, now: i64, due: &[u32]) -> bool {
         let Simulation { chunks, s, scratch, .. } = self;
-        scratch.make_room_ahead(s.hosts.len());
+        scratch.make_room_ahead(&s.hosts);
         scratch.next.clear();
         let mut last = 0;
         for &host in due {
@@ -116,28 +135,44 @@ impl Simulation {
 
     /// Begins the next fragments of all hosts of a streaming list that are due.
     #[inline]
-    pub(crate) fn stream_on(&mut self, now: i64, mut streaming: Streaming) {
-        self.begin_next(now, |wheel| wheel.next_streaming(&mut streaming));
+    pub(crate) fn stream_on(&mut self, now: i64, mut streaming: Streaming, conserve: bool) {
+        let next = |wheel: &mut Wheel<'_>| wheel.next_streaming(&mut streaming);
+        if conserve { self.begin_next::<true>(now, next) } else { self.begin_next::<false>(now, next) }
+    }
+
+    /// Whether a lone task can go from fragment to fragment though work is conserved: in an instant in which nothing else
+    /// happens, as deadlines are set in the order of the hosts' refreshes then.
+    #[inline]
+    pub(crate) fn conserves_lone_work(&self) -> bool {
+        self.model.options.scaling_policy == ScalingPolicy::NoDelay
+            && self.s.dirty.is_empty()
+            && self.s.starting.is_empty()
     }
 
     /// Begins the next fragments of the hosts that `look_ahead` found.
-    pub(crate) fn continue_lone_tasks(&mut self, now: i64) {
+    pub(crate) fn continue_lone_tasks(&mut self, now: i64, conserve: bool) {
         let hosts = std::mem::take(&mut self.scratch.next);
-        let mut next = hosts.iter().copied();
-        self.begin_next(now, |_| next.next());
+        let mut due = hosts.iter().copied();
+        let next = |_: &mut Wheel<'_>| due.next();
+        if conserve {
+            self.begin_next::<true>(now, next)
+        } else {
+            self.begin_next::<false>(now, next)
+        }
         self.scratch.next = hosts;
     }
 
     /// Begins the next fragments of the hosts that are given one after another, in the order of their deadlines' settings.
     ///
     /// Does what `next_fragment` and `refresh_host` do, for the case that is nearly all of a trace, and leaves rates alone
-    /// where the demand stays what it was.
+    /// where the demand stays what it was. Where work is conserved meters are written all the same, as what is left counts
+    /// from the last writing.
     #[inline(always)]
-    fn begin_next(&mut self, now: i64, mut next: impl FnMut(&mut Wheel<'_>) -> Option<u32>) {
+    fn begin_next<const CONSERVE: bool>(&mut self, now: i64, mut next: impl FnMut(&mut Wheel<'_>) -> Option<u32>) {
         let Simulation { model, chunks, s, scratch } = self;
         let n = s.hosts.len();
-        scratch.make_room_ahead(n);
-        let (hosts, ahead) = (&mut s.hosts[..n], &mut scratch.ahead[..n]);
+        scratch.make_room_ahead(&s.hosts);
+        let (hosts, ahead, lone_slot) = (&mut s.hosts[..n], &mut scratch.ahead[..n], &scratch.lone_slot[..n]);
         let mut meters = Meters {
             power_w: &mut s.power_w[..n],
             energy_j: &mut s.energy_j[..n],
@@ -146,29 +181,45 @@ impl Simulation {
             demand_mhz: &mut s.demand_mhz[..n],
         };
         let (mut wheel, slots) = (s.calendar.wheel(), &mut s.slots[..]);
+        // Where work is conserved, deadlines that follow from it are set after all others of the instant.
         let mut sequence = s.deadline_sequence;
+        let mut of_work = sequence + n as u64;
         while let Some(index) = next(&mut wheel) {
             let index = index as usize;
             let (host, ahead) = (&mut hosts[index], &mut ahead[index]);
-            let slot = &mut slots[host.first_slot as usize];
+            let slot = &mut slots[lone_slot[index] as usize];
             let data = |slot: &Slot| &*chunks[slot.chunk as usize].data;
             let (duration_ms, cpu_mhz) = ahead.at(slot.cursor, || data(slot));
-            sequence += 1;
+            let number = if CONSERVE && cpu_mhz > 0.0 { &mut of_work } else { &mut sequence };
+            *number += 1;
             slot.cursor += 1;
             slot.deadline_ms = now + i64::from(duration_ms);
-            slot.deadline_sequence = sequence;
-            if cpu_mhz != slot.cpu_mhz {
+            slot.deadline_sequence = *number;
+            if CONSERVE || cpu_mhz != slot.cpu_mhz {
                 slot.settle_cpu(now);
                 slot.cpu_mhz = cpu_mhz;
                 slot.cpu_supply_mhz = cpu_mhz.min(host.capacity_mhz);
                 meters.settle(index, host, now);
                 meters.set_lone_demand(index, host, &model.classes[host.class as usize], cpu_mhz);
             }
+            let mut streams = true;
+            if CONSERVE {
+                slot.remaining_cpu = cpu_mhz * f64::from(duration_ms);
+                slot.remaining_gpu = 0.0;
+                if cpu_mhz > slot.cpu_supply_mhz {
+                    slot.deadline_ms = end_of_work(slot, true);
+                }
+                streams = cpu_mhz > 0.0;
+            }
             // At the end of its last fragment, and before one that takes no time, a task needs more than the next demand.
-            let streams = slot.cursor < slot.stop && ahead.at(slot.cursor, || data(slot)).0 != 0;
+            streams &= slot.cursor < slot.stop && ahead.at(slot.cursor, || data(slot)).0 != 0;
+            if ahead.ends_with(slot.cursor) {
+                // Until the host is due again they stay near, and no longer.
+                ReadAhead::fetch_next(data(slot), slot.cursor + 1);
+            }
             wheel.set_again(index, slot.deadline_ms, streams);
         }
-        s.deadline_sequence = sequence;
+        s.deadline_sequence = if CONSERVE { of_work } else { sequence };
     }
 
     /// Says whether a host may go the quick way from now on; the calendar has been told that it did not until now.
@@ -177,6 +228,7 @@ impl Simulation {
         // It may be another task than the one whose fragments were read.
         if let Some(ahead) = self.scratch.ahead.get_mut(host) {
             ahead.first = NOWHERE;
+            self.scratch.lone_slot[host] = self.s.hosts[host].first_slot;
         }
     }
 

@@ -51,8 +51,6 @@ pub struct Series {
     pub basis: Vec<f64>,
     /// Hosts that draw power, sample x class.
     pub class_hosts: Vec<f64>,
-    /// When the last of the fragments that run at a sample ends, ms: from then on an operator knows the basis.
-    pub basis_known_ms: Vec<i64>,
     scratch: Vec<[f64; 5]>,
 }
 
@@ -109,7 +107,6 @@ impl Series {
         self.widen(simulation.model().classes.len());
         let basis = self.basis.len().saturating_sub(self.classes * KNOTS.len());
         let class_hosts = self.class_hosts.len().saturating_sub(self.classes);
-        let mut known_ms = state.now;
         for (index, host) in state.hosts.iter().enumerate() {
             if host.status == HostStatus::Removed {
                 continue;
@@ -117,17 +114,13 @@ impl Series {
             let class = host.class as usize;
             self.class_hosts[class_hosts + class] += 1.0;
             if host.streams {
-                // A lone task that gets what it asks for: its share is known, its deadline is the host's.
-                known_ms = known_ms.max(state.calendar.time_of(index));
+                // A lone task that gets what it asks for: its share is known.
                 add_hats(&mut self.basis[basis + class * KNOTS.len()..][..KNOTS.len()], host.active_ratio);
             } else if host.slot_count > 0 {
-                let deadlines = simulation.slots_of(index).map(|slot| state.slots[slot].deadline_ms);
-                known_ms = deadlines.fold(known_ms, i64::max);
                 let u = (state.demand_mhz[index] / host.capacity_mhz).min(1.0);
                 add_hats(&mut self.basis[basis + class * KNOTS.len()..][..KNOTS.len()], u);
             }
         }
-        self.basis_known_ms.push(known_ms);
     }
 
     /// Adds a row of the class columns; earlier rows grow when a class has been added.

@@ -187,7 +187,8 @@ impl Simulation {
 }
 
 /// When the work of a slot ends: whole milliseconds, rounded down as in the reference of 2025, by the slower resource.
-fn end_of_work(slot: &Slot, exact: bool) -> i64 {
+#[inline]
+pub(crate) fn end_of_work(slot: &Slot, exact: bool) -> i64 {
     let end = |remaining: f64, supply: f64| {
         if remaining <= 0.0 {
             0
@@ -195,9 +196,13 @@ fn end_of_work(slot: &Slot, exact: bool) -> i64 {
             NEVER
         } else {
             let ms = remaining / supply;
+            if ms >= 9e15 {
+                return NEVER;
+            }
+            let whole = ms as i64;
             // A what-if divides what it has just multiplied: the whole number it began with must come back.
-            let ms = if exact && (ms - ms.round()).abs() < 1e-9 * ms.max(1.0) { ms.round() } else { ms };
-            if ms >= 9e15 { NEVER } else { ms as i64 }
+            let near = whole + i64::from(ms - whole as f64 >= 0.5);
+            if exact && (ms - near as f64).abs() < 1e-9 * ms.max(1.0) { near } else { whole }
         }
     };
     let cpu = if slot.cpu_mhz > 0.0 { end(slot.remaining_cpu, slot.cpu_supply_mhz) } else { 0 };

@@ -54,6 +54,7 @@ pub(crate) struct Scratch {
     pub due_slots: Vec<(u64, u32)>,
     pub next: Vec<u32>,
     pub ahead: Vec<crate::lone::ReadAhead>,
+    pub lone_slot: Vec<u32>,
     pub demand: Vec<f64>,
     pub share: Vec<f64>,
     pub slots: Vec<u32>,

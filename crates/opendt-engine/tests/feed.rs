@@ -30,11 +30,11 @@ struct Task {
 
 /// Lets a third of the tasks wait for one or two earlier ones.
 fn add_parents(dice: &mut Dice, tasks: &mut [Task]) {
-    for task in 1..tasks.len() {
+    for (number, task) in tasks.iter_mut().enumerate().skip(1) {
         if dice.below(3) == 0 {
-            tasks[task].parents = (0..1 + dice.below(2)).map(|_| dice.below(task as u64) as u32).collect();
-            tasks[task].parents.sort_unstable();
-            tasks[task].parents.dedup();
+            task.parents = (0..1 + dice.below(2)).map(|_| dice.below(number as u64) as u32).collect();
+            task.parents.sort_unstable();
+            task.parents.dedup();
         }
     }
 }
@@ -130,8 +130,8 @@ fn follow(simulation: &mut Simulation, tasks: &[Task], window_ms: i64, end_ms: i
         if count > 0 {
             let arrived = workload(&tasks[first..first + count], first, false);
             let mut waits = Vec::new();
-            for task in first..first + count {
-                let earlier = tasks[task].parents.iter().filter(|&&parent| (parent as usize) < first);
+            for (task, arrived) in tasks.iter().enumerate().skip(first).take(count) {
+                let earlier = arrived.parents.iter().filter(|&&parent| (parent as usize) < first);
                 // A number may belong to another workload once all tasks of its first one have ended.
                 let lasting = earlier
                     .filter(|&&parent| !seen.results.iter().any(|(key, _)| *key == TaskKey::Int(i64::from(parent))));

@@ -99,6 +99,11 @@ impl Summary {
         }
     }
 
+    /// Whether a task starts in the horizon; one that waited before it and starts at its very beginning, with the changes, does.
+    fn begins(&self, submitted_ms: i64, started_ms: i64) -> bool {
+        started_ms > self.after_ms || (started_ms == self.after_ms && submitted_ms < started_ms)
+    }
+
     fn note_span(&mut self, submitted_ms: i64, finished_ms: i64) {
         self.first_submitted_ms = self.first_submitted_ms.min(submitted_ms);
         self.last_finished_ms = self.last_finished_ms.max(finished_ms);
@@ -113,7 +118,7 @@ impl Summary {
         for live in state.live.iter().zip(&free).filter(|(_, free)| !**free).map(|(live, _)| live) {
             match (live.state, live.scheduled_ms) {
                 (TaskState::Queued, None) => self.waits_ms.push(until_ms - live.submitted_ms),
-                (TaskState::Running, Some(started)) if started > self.after_ms => {
+                (TaskState::Running, Some(started)) if self.begins(live.submitted_ms, started) => {
                     self.waits_ms.push(started - live.submitted_ms);
                 }
                 _ => {}
@@ -147,7 +152,7 @@ impl Observer for Summary {
 
     fn task_ended(&mut self, simulation: &Engine, result: &TaskResult) {
         let (submitted, queued) = (result.submitted_ms, result.scheduling_delay_ms);
-        if result.scheduled_ms.is_some_and(|started| started > self.after_ms) {
+        if result.scheduled_ms.is_some_and(|started| self.begins(submitted, started)) {
             self.waits_ms.push(queued);
         }
         if let (TaskState::Completed, Some(finished)) = (result.state, result.finished_ms)
@@ -211,13 +216,10 @@ fn cell(
     until_ms: i64,
     go_on: &mut dyn FnMut() -> bool,
 ) -> Result<Option<Cell>, EngineError> {
-    let mut simulation = prepared.clone();
-    let (energy_j, emission_g) = totals(&simulation);
-    let before = simulation.counts();
-    let mut summary = Summary::new(simulation.now_ms());
-    if !changes.is_empty() {
-        simulation.apply_all(changes, &mut summary)?;
-    }
+    let (energy_j, emission_g) = totals(prepared);
+    let before = prepared.counts();
+    let mut summary = Summary::new(prepared.now_ms());
+    let mut simulation = prepared.with_changes(changes, &mut summary)?;
     if !simulation.advance(until_ms, &mut summary, go_on)? {
         return Ok(None);
     }

@@ -387,7 +387,6 @@ fn series_columns<'py>(py: Python<'py>, series: Series, clusters: usize) -> PyRe
     if series.with_basis {
         out.set_item("basis", series.basis.into_pyarray(py).reshape([n, series.classes, KNOTS.len()])?)?;
         out.set_item("class_hosts", series.class_hosts.into_pyarray(py).reshape([n, series.classes])?)?;
-        out.set_item("basis_known_ms", series.basis_known_ms.into_pyarray(py))?;
     }
     Ok(out)
 }

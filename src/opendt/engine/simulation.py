@@ -280,7 +280,7 @@ class Simulation:
             ``time_ms`` (samples,); ``power_w``, ``energy_j``, ``emission_g``, ``intensity_g_per_kwh``, ``usage_mhz``,
             ``demand_mhz``, ``capacity_mhz`` (samples, clusters), of the grid and cumulative where a total; counts of
             hosts and tasks (samples,); with a basis also ``basis`` (samples, classes, knots), ``class_hosts`` (samples,
-            classes) and ``basis_known_ms``, the moment from which an operator knows the basis (samples,).
+            classes).
         """
         return self.engine.take_series()
 

@@ -244,7 +244,7 @@ def _joined(series: list[dict[str, Any]]) -> dict[str, NDArray[Any]]:
     whole = {
         name: np.concatenate([part[name] for part in series])
         for name in series[0]
-        if name not in ("basis", "class_hosts", "basis_known_ms")
+        if name not in ("basis", "class_hosts")
     }
     power_w = whole["power_w"].sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -10,6 +10,7 @@ from opendt import (
     CancelTask,
     CarbonPoint,
     Cluster,
+    ConserveWork,
     ConstantPower,
     DropFuture,
     EngineError,
@@ -144,6 +145,15 @@ def test_cancelled_tasks_end_as_terminated_whether_they_run_or_wait():
     assert simulation.counts == {"submitted": 3, "pending": 0, "active": 0, "completed": 0, "terminated": 3}
 
 
+def test_cancelling_the_task_that_others_wait_behind_lets_them_start():
+    tasks = [task(1, cpu_count=2), task(2, cpu_count=4), task(3, 1_000, cpu_count=2)]
+    simulation = simulate(tasks=tasks)
+    simulation.advance(4_000)
+    simulation.apply(CancelTask(task="2"))
+    simulation.run()
+    assert column(simulation, "finished_ms") == {1: 10_000, 2: 4_000, 3: 5_000}
+
+
 def test_a_migrated_task_goes_on_where_it_was():
     simulation = simulate(host_group("a"), host_group("b"), tasks=[task(1, 10_000, 4000.0)])
     simulation.advance(4_000)
@@ -173,6 +183,16 @@ def test_work_replaced_right_after_a_migration_is_done_whole():
     simulation.apply(MigrateTask(task="1", host="b"), SetRemainingWork(task="1", work=work))
     simulation.run()
     assert simulation.now_ms == 5_200
+
+
+@pytest.mark.parametrize("changes", [(), (ConserveWork(),)])
+def test_a_task_evicted_right_after_its_work_was_replaced_does_only_the_new(changes):
+    simulation = simulate(host_group("a"), host_group("b"), tasks=[task(1)])
+    simulation.advance(4_000)
+    new = SetRemainingWork(task="1", work=(Work(duration_ms=500, cpu_mhz=1.0),))
+    simulation.apply(*changes, new, RemoveHosts(hosts=NamedHosts(names=("a",)), evict=True))
+    simulation.run()
+    assert column(simulation, "finished_ms") == {1: 4_500}
 
 
 @pytest.mark.parametrize("cap_w", [200.0, 250.0, 310.0, 399.0])
