@@ -7,9 +7,10 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -18,12 +19,16 @@ from typing import TYPE_CHECKING, Any
 from opendt.formats.synthetic import generate_week
 from opendt.model.errors import LedgerError
 from opendt.orchestrator.buffer import SimulationResultsBuffer
+from opendt.telemetry.log import LogSink
 from opendt.telemetry.messages import RESULTS
+from opendt.telemetry.recording import Plan, ReplayOptions, read_recording
 from opendt.verification.ledger import Ledger
+from tests import killed_after
 from tests.command import FACE
 from tests.data import data_folder
 
 if TYPE_CHECKING:
+    from opendt.telemetry.recording import Outgoing
     from opendt.telemetry.source import Partition, Source
 
 IS_SOAK = os.environ.get("OPENDT_SOAK") == "1"
@@ -129,6 +134,12 @@ class Live:
             yield process
         finally:
             process.kill()
+
+    def send(self, messages: Iterable[Outgoing]) -> None:
+        """Send some messages of a recorded datacenter by the log."""
+        with closing(LogSink(self.log)) as sink:
+            for message in messages:
+                sink.send(message.topic, message.value, key=message.key)
 
     def drain(self) -> list[dict[str, Any]]:
         """Let it process what is there; gives its events."""
@@ -274,6 +285,14 @@ class Reference:
     results: dict[int, bytes]
     series: dict[str, str]
 
+    def messages(self) -> list[Outgoing]:
+        """What was sent."""
+        times = dict(zip(self.stretch[::2], map(float, self.stretch[1::2]), strict=True))
+        from_h, hours = times.get("--from", 0.0), times["--hours"]
+        times_ms = {"from_ms": round(from_h * 3_600_000), "length_ms": round(hours * 3_600_000)}
+        options = ReplayOptions(**times_ms, lateness_ms=30_000)  # as the settings have it
+        return list(Plan(read_recording(self.workload), options).messages())
+
     def assert_equal(self, live: Live) -> None:
         """Hold another run against it, by parts, so that a difference can be read."""
         there = live.export().splitlines()
@@ -307,16 +326,10 @@ def kill_at_random(live: Live, seed: int, kills: int, windows: int) -> int:
     random, hits = Random(seed), 0
     targets = sorted(random.randrange(-1, windows - 1) for _ in range(kills))
     for target in targets:
-        with live.started("--drain") as process:
-            if target > live.window():
-                process.until_window(target)
-                delay_s = random.random() * 0.02  # about a few windows
-            else:
-                delay_s = random.random() * 1.5  # about a start
-            deadline_s = time.monotonic() + delay_s
-            while process.is_running and time.monotonic() < deadline_s:
-                pass  # a random moment is what is wanted here, not a pause
-            hits += process.kill() == -signal.SIGKILL
+        window, duration_s = (target, 0.02) if target > live.window() else (-1, 1.5)  # a few windows; a start
+        launcher = [sys.executable, killed_after.__file__, str(window), str(random.random() * duration_s)]
+        with live.started("--drain", launcher=launcher) as process:
+            hits += process.wait() == -signal.SIGKILL
     return hits
 
 

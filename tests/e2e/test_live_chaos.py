@@ -17,7 +17,6 @@ import pytest
 
 from opendt.orchestrator.health import HealthFile
 from opendt.telemetry.log import LogSink
-from opendt.telemetry.recording import Plan, ReplayOptions, read_recording
 from opendt.verification.ledger import Ledger
 from tests import jumping_clock
 from tests.command import FACE
@@ -186,10 +185,7 @@ POISON_OF_POWER = {
 
 def test_poisoned_messages_are_put_aside_and_nothing_else_changes(reference, tmp_path):
     live = Live(tmp_path, reference.topology, log=tmp_path / "log")
-    hours = float(reference.stretch[-1])
-    from_h = float(reference.stretch[1]) if len(reference.stretch) > 2 else 0.0
-    options = ReplayOptions(from_ms=round(from_h * 3_600_000), length_ms=round(hours * 3_600_000))
-    messages = list(Plan(read_recording(reference.workload), options).messages())
+    messages = reference.messages()
     random = Random(5)
     poison = [("dc.workload", value) for value in POISON.values()]
     poison += [("dc.power", value) for value in POISON_OF_POWER.values()]
@@ -210,6 +206,50 @@ def test_poisoned_messages_are_put_aside_and_nothing_else_changes(reference, tmp
     assert all(letter["reason"] for letter in letters)
     dead = sum(line["content"]["metrics"]["dead_count"] for line in lines(live.export(), "window"))
     assert dead == len(poison)
+
+
+def test_what_people_sent_is_taken_again_by_the_windows_that_took_it(reference, tmp_path):
+    live = Live(tmp_path, reference.topology, log=tmp_path / "log")
+    messages, sent = reference.messages(), 0
+    original = json.loads(reference.topology.read_text())
+
+    def send_and_drain(count):
+        nonlocal sent
+        live.send(messages[sent : sent + count])
+        sent += count
+        return [event.get("kind") for event in live.drain()]
+
+    def say(sink, time_ms, mode, hosts):
+        original["clusters"][0]["hosts"][0]["count"] = hosts
+        setting = {"setting_key": "mode", "new_value": mode, "timestamp": time_ms, "source": "test"}
+        sink.send("sys.config", json.dumps(setting).encode(), key=NAME)
+        topology = {"topology": original, "timestamp": time_ms, "source": "test"}
+        sink.send("dc.topology", json.dumps(topology).encode(), key=NAME)
+
+    part = len(messages) // 4
+    send_and_drain(part)
+    first_ms, reached_ms = messages[0].time_ms, messages[part].time_ms
+    with closing(LogSink(live.log)) as sink:  # long late, and long before its time
+        say(sink, first_ms + 1, "observe", 60)
+        say(sink, messages[3 * part].time_ms, "advise", 50)
+    kinds = send_and_drain(part)
+    assert kinds.count("setting_changed") == 1
+    no_snapshot((live.state / "snapshots" / NAME).glob("*.twin"))
+    assert "snapshot_rebuilt" in send_and_drain(part)  # a difference to what is recorded would end it
+    send_and_drain(len(messages) - sent)
+    with Ledger.open(live.ledger_url, read_only=True) as ledger:
+        taken = [
+            window.index for window in ledger.windows(NAME) if window.input_hash and window.metrics["merged_count"]
+        ]
+        begins = [version.row.from_index for version in ledger.topology_versions(NAME)]
+        assert len(begins) == 3
+        assert begins[1] > (reached_ms - first_ms) // 300_000 - 2
+        assert ledger.last_window(NAME).index == reference.windows - 1
+        assert begins[1] - 1 in taken
+    export = live.export()
+    no_snapshot((live.state / "snapshots" / NAME).glob("*.twin"))
+    live.drain()
+    assert live.export() == export
 
 
 def lines(export, kind):
@@ -299,12 +339,12 @@ def end_sessions(url, pid):
 
 def test_a_process_whose_datacenter_was_taken_over_says_so_and_records_nothing_more(reference, tmp_path, postgres):
     live = Live(tmp_path, reference.topology, log=tmp_path / "log", ledger=postgres)
-    start, hours = reference.stretch[:-1], int(reference.stretch[-1])
-    live.replay(reference.workload, *start, hours // 2)
+    messages = reference.messages()
+    live.send(messages[: len(messages) // 2])
     with live.started() as process, Ledger.open(postgres) as other:
         process.until_window(reference.windows // 4)
         os.kill(process.pid, signal.SIGSTOP)
-        live.replay(reference.workload, *start, hours)  # so that there is something left to record
+        live.send(messages[len(messages) // 2 :])  # so that there is something left to record
         end_sessions(postgres, process.pid)
         with other.lease(NAME, wait_s=30):
             window = live.window()
@@ -323,12 +363,12 @@ def test_a_process_whose_datacenter_was_taken_over_says_so_and_records_nothing_m
 
 def test_a_process_whose_sessions_were_ended_goes_on_when_nobody_took_over(reference, tmp_path, postgres):
     live = Live(tmp_path, reference.topology, log=tmp_path / "log", ledger=postgres)
-    start, hours = reference.stretch[:-1], int(reference.stretch[-1])
-    live.replay(reference.workload, *start, hours // 2)
+    messages = reference.messages()
+    live.send(messages[: len(messages) // 2])
     with live.started() as process:
         process.until_window(reference.windows // 4)
         end_sessions(postgres, process.pid)
-        live.replay(reference.workload, *start, hours)
+        live.send(messages[len(messages) // 2 :])
         process.until_window(reference.windows - 1)
         assert process.terminate() == 0
         assert "ledger_recovered" in process.kinds()

@@ -30,7 +30,7 @@ from opendt.orchestrator.events import EventBus
 from opendt.orchestrator.factory import decision_settings, make_actuator, make_optimizers, reconnect
 from opendt.orchestrator.intake import window_of
 from opendt.orchestrator.patience import Stopping
-from opendt.orchestrator.plan_of_versions import DECIDED, VersionPlan, slo_plan, topology_plan
+from opendt.orchestrator.plan_of_versions import ANNOUNCED, DECIDED, VersionPlan, slo_plan, topology_plan
 from opendt.orchestrator.records import entry_of, events_of, proposals_of, result_of, topology_of
 from opendt.orchestrator.settings_model import Mode
 from opendt.orchestrator.slo import default_slo, slo_file
@@ -46,7 +46,7 @@ from opendt.verification.ledger_lease import LeaseGoneError
 from opendt.verification.ledger_rows import EventRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from opendt.telemetry.source import Record, Sink
     from opendt.telemetry.windows import SettingChange, WindowInput
     from opendt.verification.ledger import Ledger
-    from opendt.verification.ledger_rows import DocumentRow, WindowEntry
+    from opendt.verification.ledger_rows import DocumentRow, PositionRow, WindowEntry, WindowRow
 
 __all__ = ["ACCEPT", "PROPOSE", "REJECT", "OpenDTOrchestrator"]
 
@@ -139,6 +139,8 @@ class OpenDTOrchestrator:
         self.topology: Topology | None = None
         self.mode: Mode = settings.mode
         self._told_topology: int | None = None
+        self._recorded_windows: Iterator[WindowRow] | None = None  # those that are derived again
+        self._again: WindowRow | None = None
         self._is_whole = True  # not in the midst of a window, where the twin is ahead of what is recorded
         self._watchers = watchers or FileWatchers()
         self._stack = ExitStack()
@@ -312,7 +314,7 @@ class OpenDTOrchestrator:
         """
         count = 0
         while not should_stop():
-            closed = self.assembler.next()
+            closed = self.assembler.next(self._positions_before())
             if closed is None:
                 break
             try:
@@ -324,6 +326,17 @@ class OpenDTOrchestrator:
         if count and self.sink is not None:
             self.sink.flush()  # nobody waits for results until the next snapshot
         return count
+
+    def _positions_before(self) -> tuple[PositionRow, ...] | None:
+        """How far the next window took each stream when it was recorded; None when it is new."""
+        index = self._progress.index + 1
+        if index > self._progress.recorded:
+            return None
+        if self._recorded_windows is None:
+            self._recorded_windows = self.ledger.windows(self.datacenter, index, self._progress.recorded)
+        if self._again is None or self._again.index != index:
+            self._again = next(self._recorded_windows)
+        return self._again.positions
 
     def run_simulation(self, closed: WindowInput) -> Turn:
         """Turn the loop once: take the window, simulate, learn, score, propose, record, publish."""
@@ -361,7 +374,7 @@ class OpenDTOrchestrator:
         if self.cycle is not None:
             return self.cycle
         if self.topology is None:
-            self.topology = self._topologies.begin_with(self._announced(closed), "dc.topology")
+            self.topology = self._topologies.begin_with(self._announced(closed), ANNOUNCED)
         if self.slo is None:
             self.slo = self._slos.begin_with(default_slo(self.topology, self.settings.window_s), "default")
         self.cycle = Cycle(
@@ -381,7 +394,7 @@ class OpenDTOrchestrator:
     def _announced(self, closed: WindowInput) -> Topology:
         """Topology that came on ``dc.topology``."""
         if closed.topology is not None:
-            self._topology_file.offer(orjson.dumps(closed.topology.topology), "dc.topology")
+            self._topology_file.offer(orjson.dumps(closed.topology.topology), ANNOUNCED)
         found = self._topology_file.take()
         if found is None:
             raise InputError(
@@ -400,7 +413,7 @@ class OpenDTOrchestrator:
         if closed.index <= self._progress.recorded or self.cycle is None:
             return  # the ledger knows; an edit that came after this window was recorded is for the next
         if closed.topology is not None:
-            self._topology_file.offer(orjson.dumps(closed.topology.topology), "dc.topology")
+            self._topology_file.offer(orjson.dumps(closed.topology.topology), ANNOUNCED)
         _plan(self._topologies, self._topology_file, index)
         _plan(self._slos, self._slo_file, index)
 

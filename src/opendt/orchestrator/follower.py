@@ -206,6 +206,7 @@ class Follower:
         orchestrator.start(wait_s=_LEASE_WAIT_S if self.settings.transport == "kafka" else 0.0)
         self.running[name] = orchestrator
         self._heard_s.clear()  # it has been told of no silence yet
+        self._declare()
         orchestrator.start_topology_watcher()
         orchestrator.start_slo_watcher()
         return orchestrator
@@ -225,12 +226,20 @@ class Follower:
             orchestrator = self.running.get(name) or self._start(name)
             for partition, offset in orchestrator.resume_offsets().items():
                 offsets[partition] = min(offset, offsets.get(partition, offset))
+        self._declare()
         if has_new and len(self.names) > 1:
             offsets = {}  # somebody has read nothing yet: its first records may lie before those of the others
         for partition in partitions:
             offset = offsets.get(partition, 0)
             self.bus.publish(events.PartitionAssigned(topic=partition.topic, partition=partition.number, offset=offset))
         return {partition: offset for partition, offset in offsets.items() if partition in set(partitions)}
+
+    def _declare(self) -> None:
+        """Let windows wait until control topics are known to be read, also those that have said nothing yet."""
+        for partition in self._assigned:
+            if partition.topic in _CONTROL:
+                for orchestrator in self.running.values():
+                    orchestrator.assembler.declare(partition)
 
     def _on_revoked(self, partitions: Collection[Partition]) -> None:
         """Give up the datacenters whose workload another process reads from now on."""

@@ -22,10 +22,13 @@ if TYPE_CHECKING:
 
     from opendt.verification.ledger import Ledger
 
-__all__ = ["DECIDED", "VersionPlan", "slo_plan", "topology_plan"]
+__all__ = ["ANNOUNCED", "DECIDED", "VersionPlan", "slo_plan", "topology_plan"]
 
 DECIDED: Final = "decision "
 """How the source of a version begins that the gate decided; its proposal follows."""
+
+ANNOUNCED: Final = "dc.topology"
+"""Source of a version that came as a message."""
 
 T = TypeVar("T", bound=Model)
 
@@ -89,11 +92,18 @@ class VersionPlan(Generic[T]):
             return None
         if not self._rows:
             self._record(0, value, origin)
-        elif value != self._values[-1]:
+        elif value != self._last_of_file():
             if self._is_before_decision(value) and not was_in_file(self._values[-1]):
                 return self._values[-1], value
             self._edit = (value, origin)
         return None
+
+    def _last_of_file(self) -> T:
+        """What the file said last, as far as was seen: a message holds although the file does not say it, until that is edited."""
+        values = [v for row, v in zip(self._rows, self._values, strict=True) if row.source != ANNOUNCED]
+        if not values or self._rows[-1].source.startswith(DECIDED):
+            return self._values[-1]
+        return values[-1]
 
     def _is_before_decision(self, value: T) -> bool:
         """Whether a value is what a decision changed."""

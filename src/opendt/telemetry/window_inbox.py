@@ -30,7 +30,7 @@ from opendt.telemetry.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -246,13 +246,20 @@ class Inbox:
         list of tuple
             Batches with the range of records in each.
         """
+        if threshold_ms is None:
+            return self._take(lambda batch: len(batch.records))
+        return self._take(lambda batch: self._closing(batch, threshold_ms))
+
+    def take_below(self, offset: int) -> list[tuple[Batch, int, int]]:
+        """Take the records before an offset, as `take` does."""
+        return self._take(lambda batch: int(np.searchsorted(batch.offsets, offset)))
+
+    def _take(self, end_of: Callable[[Batch], int]) -> list[tuple[Batch, int, int]]:
         self._decode_gathered()
         taken = []
         while self._batches:
             batch = self._batches[0]
-            begin, end = batch.begin, len(batch.records)
-            if threshold_ms is not None:
-                end = self._closing(batch, threshold_ms)
+            begin, end = batch.begin, end_of(batch)
             if end > begin:
                 taken.append((batch, begin, end))
                 last = int(batch.offsets[end - 1]) + 1

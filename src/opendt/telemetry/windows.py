@@ -4,13 +4,17 @@ Every decision about a record (in time, late, repeated, of which window) depends
 a window closes when every stream it waits for has passed it. So windows do not depend on how partitions interleave, on how
 records are delivered in batches, or on restarts: `state` at any window, with the records from the `resume_offset` of each stream,
 continues as if nothing had happened.
+
+Two things are no function of the streams: how much of what people send (topologies, settings) was there when a window took what is
+there, and which stream was given up because it had ended. So a window that is derived again is told how far it took each stream
+(`WindowAssembler.next`).
 """
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import astuple, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 import orjson
@@ -51,6 +55,18 @@ _WORKLOAD: Final = (WORKLOAD, TASKS, FRAGMENTS)
 _CONTROL: Final = (TOPOLOGY, CONFIG)
 _TOPICS: Final = (*_WORKLOAD, POWER, *_CONTROL)
 _STATE_VERSION: Final = 1
+
+
+class _Position(Protocol):
+    """Of `StreamPosition`, what tells how far a stream was taken."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def next_offset(self) -> int: ...
+
 
 _Ranges = list[tuple["Batch", int, int]]
 
@@ -249,6 +265,10 @@ class WindowAssembler:
         for (topic, number), some in streams.items():
             self._inbox(Partition(topic, number)).add(some)
 
+    def declare(self, partition: Partition) -> None:
+        """Wait for a partition although none of its records may have been for this datacenter yet."""
+        self._inbox(partition).declared = True
+
     def note_end(self, partition: Partition) -> None:
         """Note that everything a partition holds has been given; also of a power topic that has nothing of this datacenter.
 
@@ -266,20 +286,33 @@ class WindowAssembler:
 
     # ---------------------------------------------------------------- out
 
-    def next(self) -> WindowInput | None:
-        """Close the next window; None when it must wait for more."""
+    def next(self, recorded: Iterable[_Position] | None = None) -> WindowInput | None:
+        """Close the next window; None when it must wait for more.
+
+        Parameters
+        ----------
+        recorded : iterable of StreamPosition, optional
+            How far the window took each stream when it was closed before; None for one that is new. It takes each of them as
+            far again, whatever has come there since.
+        """
         if self._grid is None and not self._find_origin():
             return None
         grid = self._grid
         assert grid is not None
         window = self._next
         threshold_ms = grid.threshold_ms(window)
-        if not self._is_ready(threshold_ms):
+        limits = (
+            None if recorded is None else {Partition(one.topic, one.partition): one.next_offset for one in recorded}
+        )
+        if not (self._is_ready(threshold_ms) if limits is None else self._is_there(limits)):
             return None
         tally = Tally(self.datacenter)
         for partition in sorted(self._inboxes):
             inbox = self._inboxes[partition]
-            ranges = inbox.take(threshold_ms if inbox.has_passed(threshold_ms) else None)
+            if limits is not None:
+                ranges = inbox.take_below(limits.get(partition, 0))
+            else:
+                ranges = inbox.take(threshold_ms if inbox.has_passed(threshold_ms) else None)
             self._take(inbox, ranges, window, tally)
         self._tasks.settle(window, tally)
         older = (lambda: self._older.release(window, tally)) if self._older.is_used else None
@@ -371,6 +404,11 @@ class WindowAssembler:
         self._begin(min(firsts))
         return True
 
+    def _is_there(self, limits: dict[Partition, int]) -> bool:
+        """Whether all that a window took before has been read again, or is gone."""
+        inboxes = {partition: self._inbox(partition) for partition in limits}
+        return all(inboxes[one].read_offset >= offset or inboxes[one].is_at_end for one, offset in limits.items())
+
     def _is_ready(self, threshold_ms: int) -> bool:
         """Whether every stream that the window waits for has passed it, or is given up."""
         workload = [inbox for inbox in self._of(_WORKLOAD) if inbox.is_required]
@@ -451,7 +489,7 @@ class WindowAssembler:
         positions = tuple(
             StreamPosition(*partition, inbox.resume_offset(window), inbox.next_offset, inbox.watermark_ms)
             for partition, inbox in sorted(self._inboxes.items())
-            if inbox.heard
+            if inbox.next_offset > 0  # else none of its records has been taken
         )
         result = WindowInput(
             self.datacenter,

@@ -61,6 +61,14 @@ def test_a_file_that_is_the_last_version_is_no_edit(ledger):
     assert loaded(ledger, topology(2)).take_edit() is None
 
 
+def test_what_was_announced_stays_until_the_file_is_edited(ledger):
+    loaded(ledger, topology(1)).plan(5, topology(2), "dc.topology")
+    assert loaded(ledger, topology(1)).take_edit() is None  # the file says what it said before
+    assert loaded(ledger, topology(3)).take_edit() == (topology(3), "topology.json")
+    loaded(ledger, topology(1)).plan(9, topology(3), "topology.json")
+    assert loaded(ledger, topology(1)).take_edit() == (topology(1), "topology.json")
+
+
 def test_without_a_file_the_first_topology_that_is_announced_is_taken_once(ledger):
     plan = loaded(ledger, None)
     assert plan.first is None
