@@ -104,7 +104,6 @@ class ToldPlanner:
     refuses: set[str] = field(default_factory=set)
     held: set[tuple[str, str]] = field(default_factory=set)
     learned: list[str] = field(default_factory=list)
-    latencies_ms: list[float] = field(default_factory=list)
 
     def place(self, job: Job, strategy: str, scale: float) -> Placed | Infeasible:
         """Place, or refuse where told to."""
@@ -139,11 +138,6 @@ class ToldPlanner:
         """Remember."""
         del job, plan, predicted
         self.learned.append(observation.stage_id)
-
-    def learn_plan(self, plan: Plan, latency_ms: float) -> None:
-        """Remember."""
-        del plan
-        self.latencies_ms.append(latency_ms)
 
     def energy_j(self, job: Job, plan: Plan, observation: StageObservation) -> float | None:
         """Ten watts a core."""
@@ -203,6 +197,13 @@ class DirectHands:
         name = f"{plan.plan_id}-{stage_id}{'-shadow' if is_shadow else ''}"
         self.deleted.append(name)
         self.state.apply(FleetUpdate(placement.cluster, gone_pods=(("opendt", name),)))
+
+    def clear(self, plan: Plan, cluster: str) -> None:
+        """Remove all of it."""
+        gone = [
+            pod for pod in self.state.snapshot().pods.values() if pod.plan_id == plan.plan_id and pod.cluster == cluster
+        ]
+        self.state.apply(FleetUpdate(cluster, gone_pods=tuple((pod.namespace, pod.name) for pod in gone)))
 
 
 class SmallFleet:

@@ -39,7 +39,7 @@ SUMMARIES: Final = {
     "validate": "Check input files and say what is wrong with them.",
     "convert": "Convert workloads between formats.",
     "demo": "Run the closed loop over a week and write a report.",
-    "run": "Follow datacenters live, window by window.",
+    "run": "Follow datacenters live, and serve a fleet.",
     "status": "Say what is followed, how far it is and what went wrong.",
     "events": "Print what happened, and follow it.",
     "timeseries": "Print what was simulated and measured, tick by tick.",
@@ -56,6 +56,10 @@ SUMMARIES: Final = {
     "optimize": "Say which configuration would have met the objectives.",
     "plan-capacity": "Say how few hosts a recorded demand needs.",
     "sweep": "Simulate grids and samples of configurations.",
+    "plan": "Place a job on the fleet, predicted before it runs.",
+    "verify": "Hold a plan against what happened.",
+    "explain": "Say why a plan is as it is.",
+    "snapshot": "Print the fleet as last seen.",
 }
 EXIT_CODES: Final = {
     EXIT_DONE: "done",

@@ -136,11 +136,16 @@ class FleetService:
 
     def resume(self) -> int:
         """Follow the plans that an earlier process left; gives their number. Call it once the fleet has been seen."""
-        left = self._book.load()
+        left = [stored for stored in self._book.load() if self.keeper.run_of(stored.plan.plan_id) is None]
         for stored in left:
             self.planner.reserve(stored.plan, stored.job)
             self.keeper.resume(stored)
         return len(left)
+
+    @property
+    def is_acting(self) -> bool:
+        """Whether plans are carried out, by this process."""
+        return self._may_act and not self._leader()
 
     @property
     def strategies(self) -> tuple[str, ...]:
@@ -228,7 +233,7 @@ class FleetService:
         scale = self._scale if job.scale is None else job.scale
         placed: Placed | Infeasible = self.planner.place(job, strategy, scale)
         if isinstance(placed, Infeasible):
-            self._tell(events.PlanRefused(job=job.id, reason=placed.remedy))
+            self.tell(events.PlanRefused(job=job.id, reason=placed.remedy))
             raise InfeasibleJob(job.id, placed)
         digest = job_hash(job, strategy)
         prefix = "dry-" if dry_run else ""
@@ -259,7 +264,7 @@ class FleetService:
         if job.origin is not None:
             self.state.set_job_origins({job.id: job.origin.cluster})
         predicted_ms = 0.0 if plan.prediction is None else plan.prediction.latency_p50_ms
-        self._tell(
+        self.tell(
             events.PlanAccepted(
                 plan=plan.plan_id,
                 job=job.id,
@@ -394,7 +399,7 @@ class FleetService:
         if isinstance(told, ChaosObservation):
             if told.cluster not in self.state.snapshot().clusters:
                 raise InputError("cluster", repr(told.cluster), "a cluster of the fleet")
-            self._tell(events.ChaosObserved(what=told.what, target=f"{told.cluster}/{told.target}"))
+            self.tell(events.ChaosObserved(what=told.what, target=f"{told.cluster}/{told.target}"))
             return
         node = self._node(told)
         if isinstance(told, NodeObservation):
@@ -433,11 +438,12 @@ class FleetService:
             "nodes": len(seen.nodes),
             "pods": len(seen.pods),
             "plans": self.keeper.counts(),
-            "is_acting": self._may_act and not self._leader(),
+            "is_acting": self.is_acting,
             "leader": self._leader(),
         }
 
-    def _tell(self, event: Event) -> None:
+    def tell(self, event: Event) -> None:
+        """Tell of something that happened to this fleet now."""
         self._bus.publish(replace(event, datacenter=self.name, time_ms=self._clock_ms()))
 
 

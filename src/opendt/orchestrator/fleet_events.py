@@ -23,6 +23,8 @@ __all__ = [
     "PlanRefused",
     "PlanResumed",
     "PlanVerified",
+    "SenseNote",
+    "SenseTrouble",
     "StageFailedOver",
     "StageFinished",
     "StageLost",
@@ -237,3 +239,28 @@ class LeaderChanged(Event):
 
     holder: str
     what: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SenseTrouble(Event):
+    """Something about a cluster cannot be read, or not as it should."""
+
+    level = "warning"
+    sentence = "{cluster}: {what}: {message}"
+
+    cluster: str
+    what: str
+    message: str
+    subject: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SenseNote(Event):
+    """Something about how a cluster is read changed."""
+
+    sentence = "{cluster}: {what}: {message}"
+
+    cluster: str
+    what: str
+    message: str
+    subject: str = ""

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from opendt.kubernetes.pods import stage_observation
@@ -22,7 +23,7 @@ from opendt.verification.verify import LatencyRow, Tolerances, latency_row, veri
 
 if TYPE_CHECKING:
     from opendt.model.fleet import ClusterState, FleetSnapshot, NodeState, PodState
-    from opendt.model.plan import Placement, PlanVerdict
+    from opendt.model.plan import Placement, Plan, PlanVerdict
     from opendt.orchestrator.event_types import Event
     from opendt.orchestrator.events import EventBus
     from opendt.orchestrator.fleet_book import PlanBook, StoredPlan
@@ -43,20 +44,32 @@ class KeeperSettings:
     ----------
     retry_ms : int
         Time from an action that a cluster refused, or did not answer, to the next attempt.
-    unseen_ms : int
-        How long a pod that was made may stay unseen before it is asked for again: making is repeatable, and a pod that somebody
-        deleted meanwhile comes back.
     lost_after_ms : int
         How long a cluster must be away before its stages go to their shadows.
+    kept_ms : int
+        How long the pods of a plan that is over are left for people to look at.
     threads : int
         Actions at a time in a cluster.
+    tolerances : Tolerances
+        Of verdicts.
     """
 
     retry_ms: int = 1000
-    unseen_ms: int = 10_000
     lost_after_ms: int = 0
+    kept_ms: int = 3_600_000
     threads: int = 4
     tolerances: Tolerances = field(default_factory=Tolerances)
+
+
+@dataclass(slots=True)
+class _Chore:
+    """Something to be removed from a cluster, from a moment on, until it is done."""
+
+    cluster: str
+    what: str
+    work: Callable[[Hands], object]
+    not_before_ms: int
+    is_running: bool = False
 
 
 @dataclass(slots=True)
@@ -119,6 +132,7 @@ class FleetKeeper:
         self._rows: list[LatencyRow] = []
         self._is_closed = False
         self._doing: set[Future[None]] = set()
+        self._chores: list[_Chore] = []
 
     def drain(self, timeout_s: float | None = None) -> None:
         """Wait until nothing is being done in the clusters."""
@@ -153,6 +167,7 @@ class FleetKeeper:
         """Follow a plan, new or from the book."""
         run = PlanRun(stored.plan, stored.job, is_acting=stored.is_acting)
         for stage_id, placement in stored.moved.items():
+            self._leave(run, stage_id, run.stages[stage_id].placement)
             run.fail_over(stage_id, placement)
         for seen, is_shadow in stored.ended.values():
             run.note(seen, is_shadow=is_shadow)
@@ -177,6 +192,7 @@ class FleetKeeper:
                 self._begin_ready(run)
                 if run.is_over:
                     self._finish(run)
+            self._clean_up()
 
     # What was seen
 
@@ -303,8 +319,46 @@ class FleetKeeper:
         self._book.record_move(plan_id, name, shadow)
         run.fail_over(name, shadow)
         self._tell(events.StageFailedOver(plan=plan_id, stage=name, cluster=shadow.cluster, node=shadow.node_name))
-        if self._hands is not None:  # the pod left behind must not run too, should its place come back
-            self._send(left.cluster, lambda hands: hands.delete(run.plan, name, left, is_shadow=False))
+        self._leave(run, name, left)
+
+    def _leave(self, run: PlanRun, name: str, left: Placement) -> None:
+        """Have the pod that a stage left behind removed, so that it does not run too should its place come back."""
+        plan = run.plan
+        what = f"what {plan.plan_id} left of stage {name}"
+        self._later(left.cluster, what, lambda hands: hands.delete(plan, name, left, is_shadow=False), self._clock_ms())
+
+    def _later(self, cluster: str, what: str, work: Callable[[Hands], object], not_before_ms: int) -> None:
+        if self._hands is not None:
+            self._chores.append(_Chore(cluster, what, work, not_before_ms))
+
+    def _clean_up(self) -> None:
+        """Remove what is due, where the cluster answers; what fails is tried again."""
+        now_ms = self._clock_ms()
+        for chore in self._chores:
+            if not chore.is_running and now_ms >= chore.not_before_ms and chore.cluster not in self._away_since_ms:
+                chore.is_running = True
+                self._send(chore.cluster, _Clean(self, chore))
+
+    def cleaned(self, chore: _Chore, error: ActionError | None) -> None:
+        """Take note that something was removed, or was not."""
+        with self._lock:
+            if error is None or error.is_final:
+                self._chores.remove(chore)
+            else:
+                chore.is_running = False
+                chore.not_before_ms = self._clock_ms() + self._settings.retry_ms
+        if error is None:
+            self._tell(events.FleetAction(action="remove", cluster=chore.cluster, target=chore.what))
+        else:
+            self._tell(
+                events.FleetActionFailed(
+                    action="remove",
+                    cluster=chore.cluster,
+                    target=chore.what,
+                    reason=str(error),
+                    is_final=error.is_final,
+                )
+            )
 
     def _usable_shadow(self, run: PlanRun, name: str) -> Placement | None:
         planned = run.shadow_of(name)
@@ -341,19 +395,9 @@ class FleetKeeper:
             return
         if cluster not in self._pools:
             self._pools[cluster] = ThreadPoolExecutor(self._settings.threads, thread_name_prefix=f"acts-{cluster}")
-        doing = self._pools[cluster].submit(self._do, work, hands, cluster)
+        doing = self._pools[cluster].submit(_do, work, hands)
         self._doing.add(doing)
         doing.add_done_callback(self._doing.discard)
-
-    def _do(self, work: Callable[[Hands], object], hands: Hands, cluster: str) -> None:
-        try:
-            work(hands)
-        except ActionError as error:
-            self._tell(
-                events.FleetActionFailed(
-                    action="delete", cluster=cluster, target="a pod left behind", reason=str(error)
-                )
-            )
 
     def created(self, run: PlanRun, name: str, placement: Placement, is_shadow: bool, pod: str) -> None:
         """Take note that a stage's pod was made."""
@@ -397,11 +441,15 @@ class FleetKeeper:
         self._book.record_over(plan.plan_id, run.status, verdict)
         self._planner.release(plan.plan_id)
         del self._runs[plan.plan_id]
+        places = {stage.placement.cluster for stage in run.stages.values()}
+        places |= {placement.cluster for placement in plan.placements.values()}
+        for cluster in sorted(places) if run.is_acting else ():
+            work = partial(_clear, plan=plan, cluster=cluster)
+            self._later(cluster, f"what {plan.plan_id} left", work, self._clock_ms() + self._settings.kept_ms)
         ends = [seen.finished_ms for seen in observation.stages if seen.finished_ms is not None]
         latency_ms = float(max(ends) - plan.accepted_ms) if ends else 0.0
         self._tell(events.PlanFinished(plan=plan.plan_id, status=run.status, latency_ms=latency_ms))
         if row is not None:
-            self._planner.learn_plan(plan, row.observed_ms)
             self._rows = [*self._rows[-_REPORTED + 1 :], row]
             self._tell(
                 events.PlanVerified(
@@ -422,6 +470,30 @@ class FleetKeeper:
 
     def _tell(self, event: Event) -> None:
         self._bus.publish(replace(event, datacenter=self._fleet, time_ms=self._clock_ms()))
+
+
+def _do(work: Callable[[Hands], object], hands: Hands) -> None:
+    work(hands)
+
+
+def _clear(hands: Hands, plan: Plan, cluster: str) -> None:
+    hands.clear(plan, cluster)
+
+
+@dataclass(frozen=True, slots=True)
+class _Clean:
+    """A chore, done by a thread of its cluster."""
+
+    keeper: FleetKeeper
+    chore: _Chore
+
+    def __call__(self, hands: Hands) -> None:
+        error: ActionError | None = None
+        try:
+            self.chore.work(hands)
+        except ActionError as raised:
+            error = raised
+        self.keeper.cleaned(self.chore, error)
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,9 +86,6 @@ class Planner(Protocol):
     def learn(self, job: Job, plan: Plan, observation: StageObservation, predicted: StagePrediction | None) -> None:
         """Learn from a stage that has ended."""
 
-    def learn_plan(self, plan: Plan, latency_ms: float) -> None:
-        """Learn how far a whole plan's latency was from the predicted one."""
-
     def energy_j(self, job: Job, plan: Plan, observation: StageObservation) -> float | None:
         """Attribute energy to a stage that has ended: its CPU seconds through its node's power model."""
 
@@ -116,3 +113,6 @@ class Hands(Protocol):
 
     def delete(self, plan: Plan, stage_id: str, placement: Placement, *, is_shadow: bool) -> None:
         """Remove a stage's pod, where it is there."""
+
+    def clear(self, plan: Plan, cluster: str) -> None:
+        """Remove all that a plan made in a cluster."""

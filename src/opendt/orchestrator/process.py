@@ -8,7 +8,8 @@ import os
 import signal
 import threading
 import time
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from opendt.model.errors import InputError, LedgerError
@@ -18,7 +19,7 @@ from opendt.orchestrator.events import EventBus, Notice
 from opendt.orchestrator.follower import Follower
 from opendt.orchestrator.health import HealthFile, Pulse
 from opendt.orchestrator.logs import configure_logging, log, log_event
-from opendt.orchestrator.patience import Patience, PatientSink
+from opendt.orchestrator.patience import Patience, PatientSink, Stopping
 from opendt.orchestrator.pid_file import PID_FILE, health_beside, pid_file
 from opendt.orchestrator.settings_model import DEFAULT_DATACENTER
 from opendt.orchestrator.slo import slo_file
@@ -30,13 +31,15 @@ from opendt.verification.ledger_patience import Patience as LedgerPatience
 from opendt.verification.ledger_rows import EventRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
     from types import FrameType
 
     from opendt.orchestrator.settings_model import Settings
 
-__all__ = ["run"]
+__all__ = ["Beside", "run"]
+
+Beside = Callable[["Settings", Ledger, EventBus], AbstractContextManager[object]]
 
 _NEW_OBJECTS: Final = 50_000
 """Objects made before the collector of cycles looks at them; thousands of records are held at a time, and none is in a cycle."""
@@ -65,8 +68,18 @@ _KEPT_KINDS: Final = frozenset(
 )
 
 
-def run(settings: Settings, *, drain: bool = False) -> None:
+def run(settings: Settings, *, drain: bool = False, beside: Beside | None = None) -> None:
     """Follow the datacenters of the settings until a signal comes, or with `drain` until the streams are at their end.
+
+    Parameters
+    ----------
+    settings : Settings
+        What to follow, and how.
+    drain : bool
+        Stop when all that is there was processed.
+    beside : callable, optional
+        Entered before anything is followed and left after: what else the process does, such as serving a fleet. Where the settings
+        name no datacenter, it is all that the process does.
 
     Raises
     ------
@@ -85,6 +98,11 @@ def run(settings: Settings, *, drain: bool = False) -> None:
         stack.enter_context(_signals(patience))
         ledger = stack.enter_context(_ledger(settings, bus, patience))
         bus.subscribe(_recorder(ledger), _KEPT_KINDS)
+        if beside is not None:
+            stack.enter_context(beside(settings, ledger, bus))
+            if not settings.datacenter:
+                _rest_until_stopped(patience, pulse)
+                return
         watchers = FileWatchers()
         stack.callback(watchers.stop)
         sink = PatientSink(open_sink(settings, bus), patience)
@@ -100,6 +118,15 @@ def run(settings: Settings, *, drain: bool = False) -> None:
         _say_what_follows(settings, names)
         stack.enter_context(_rare_collections())
         follower.run(drain=drain)
+
+
+def _rest_until_stopped(patience: Patience, pulse: Pulse) -> None:
+    pulse.ready()
+    pulse.write("running")
+    with suppress(Stopping):
+        patience.rest(math.inf, "requests")
+    pulse.end()
+    pulse.write("stopped")
 
 
 def _make_state_dir(settings: Settings) -> None:

@@ -180,9 +180,25 @@ class FleetSettings(_Section):
         Path | None, Field(description="Round trips between clusters: YAML. What the fleet's YAML names unless given.")
     ] = None
     namespace: Annotated[Name, Field(description="Namespace that pods are made in.")] = "opendt"
+    lease_cluster: Annotated[
+        str,
+        Field(
+            description="Cluster that has the Lease by which one of several processes leads and the others stand by; none unless given."
+        ),
+    ] = ""
     image: Annotated[str, Field(min_length=1, description="Image of the worker that stages run.")] = (
         "localhost/opendt-worker:1"
     )
+    images: Annotated[
+        dict[str, str],
+        Field(description="Images for other exec formats than `native`, by format: `qemu-arm64`, `wasm`."),
+    ] = {}
+    image_pull_policy: Annotated[
+        Literal["Always", "IfNotPresent", "Never"], Field(description="`Never` where images were imported by hand.")
+    ] = "IfNotPresent"
+    binds_directly: Annotated[
+        bool, Field(description="Whether pods name their node, for clusters without a scheduler.")
+    ] = False
     strategy: Annotated[
         str, Field(min_length=1, description="Policy that places jobs, where a request names none.")
     ] = "greedy"

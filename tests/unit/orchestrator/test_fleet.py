@@ -47,7 +47,6 @@ def test_a_job_runs_stage_by_stage_and_is_verified(fleet: SmallFleet) -> None:
     assert record.verdict.energy_kwh.is_modelled is True
     assert record.verdict.energy_kwh.observed == pytest.approx(200.0 / 3.6e6)
     assert fleet.planner.learned == ["first", "second"]
-    assert fleet.planner.latencies_ms == [20_000]
     assert not fleet.planner.held
     assert fleet.kinds()[-2:] == ["plan_finished", "plan_verified"]
 
@@ -280,3 +279,28 @@ def test_a_pod_of_somebody_else_changes_nothing(fleet: SmallFleet) -> None:
     fleet.state.apply(FleetUpdate("a", pods=(stranger,)))
     fleet.settle()
     assert fleet.service.record(plan.plan_id).status == "acting"
+
+
+def test_what_a_lost_stage_left_is_removed_when_its_cluster_answers_again(fleet: SmallFleet) -> None:
+    fleet.service.plan(job())
+    fleet.settle()
+    away = ClusterState("a", is_reachable=False, last_seen_ms=NOW_MS, message="refused")
+    fleet.state.apply(FleetUpdate("a", state=away))
+    fleet.settle()
+    assert fleet.hands.deleted == [], "nothing is sent to a cluster that is away"
+    fleet.state.apply(FleetUpdate("a", state=replace(away, is_reachable=True)))
+    fleet.settle()
+    assert len(fleet.hands.deleted) == 1
+    assert [pod.is_shadow for pod in fleet.state.snapshot().pods.values()] == [True]
+
+
+def test_pods_of_a_plan_that_is_over_go_after_an_hour(fleet: SmallFleet) -> None:
+    plan = fleet.service.plan(job())
+    fleet.settle()
+    fleet.finish("first")
+    fleet.finish("second")
+    assert len(fleet.state.snapshot().pods) == 2
+    fleet.now_ms += 3_600_000
+    fleet.settle()
+    assert len(fleet.state.snapshot().pods) == 0
+    assert fleet.service.record(plan.plan_id).status == "succeeded"

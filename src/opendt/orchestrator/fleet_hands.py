@@ -1,0 +1,122 @@
+"""Hands that act on Kubernetes: a stage becomes a pod that runs the worker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from opendt.kubernetes.actuator import Actuator, ActuatorSettings
+from opendt.kubernetes.pod_manifest import PodSettings, StagePod, pod_name
+from opendt.orchestrator.fleet_ports import ActionError
+from opendt.twin.scaling import scale_job
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    Annotate = Callable[["Plan", "Job", str], Mapping[str, str]]
+
+    from opendt.kubernetes.actions import Actions
+    from opendt.kubernetes.cluster_manager import ClusterManager
+    from opendt.model.job import Job
+    from opendt.model.plan import Placement, Plan
+    from opendt.orchestrator.settings_model import FleetSettings
+    from opendt.twin.scaling import ScaledStage
+
+__all__ = ["MEMORY_FILL_RATIO", "KubernetesHands"]
+
+MEMORY_FILL_RATIO: Final = 0.8
+"""Share of its memory that a stage holds: the rest is for the program and what the kernel counts to it."""
+
+_WRITTEN_MS: Final = "opendt.io/written-ms"
+
+
+class KubernetesHands:
+    """Makes and removes pods; see `opendt.orchestrator.fleet_ports.Hands`.
+
+    Parameters
+    ----------
+    manager : ClusterManager
+        The clusters.
+    fleet : FleetSettings
+        Namespace, image and how pods come to their nodes.
+    clock_ms : callable
+        Wall clock, ms since the epoch.
+    may_act : callable, optional
+        Asked before every action.
+    annotate : callable, optional
+        Gives further annotations of a stage's pod, as simulated nodes want them.
+    """
+
+    def __init__(
+        self,
+        manager: ClusterManager,
+        fleet: FleetSettings,
+        clock_ms: Callable[[], int],
+        *,
+        may_act: Callable[[], bool] = lambda: True,
+        annotate: Annotate | None = None,
+    ) -> None:
+        pods = PodSettings(
+            namespace=fleet.namespace,
+            image=fleet.image,
+            image_pull_policy=fleet.image_pull_policy,
+            binds_directly=fleet.binds_directly,
+        )
+        self._images = fleet.images
+        self._clock_ms = clock_ms
+        self._annotate = annotate
+        self._namespace = fleet.namespace
+        self._actuator = Actuator(manager, ActuatorSettings(pods=pods), may_act=may_act)
+
+    def create(self, plan: Plan, job: Job, stage_id: str, placement: Placement, *, is_shadow: bool) -> str:
+        """Make a stage's pod, unless it is there; gives its name."""
+        one = next(one for one in scale_job(job, plan.scale).stages if one.stage.id == stage_id)
+        annotations = {_WRITTEN_MS: str(self._clock_ms())}
+        if self._annotate is not None:
+            annotations |= self._annotate(plan, job, stage_id)
+        pod = StagePod(
+            placement,
+            one.cpu_millicores,
+            one.memory_mib,
+            gpu=one.stage.gpu,
+            gpu_millis=one.stage.gpu_millis,
+            arguments=_arguments(one),
+            image=self._images.get(placement.exec_format, ""),
+            tolerations=one.stage.constraints.tolerations,
+            annotations=annotations,
+            origin_cluster="" if job.origin is None else job.origin.cluster,
+            is_shadow=is_shadow,
+        )
+        _raise_problems(self._actuator.apply(plan, [pod]))
+        return pod_name(plan.plan_id, stage_id, is_shadow=is_shadow)
+
+    def delete(self, plan: Plan, stage_id: str, placement: Placement, *, is_shadow: bool) -> None:
+        """Remove a stage's pod, where it is there."""
+        name = pod_name(plan.plan_id, stage_id, is_shadow=is_shadow)
+        result = self._actuator.delete_pod(placement.cluster, self._namespace, name, grace_s=0)
+        if not result.is_done:
+            raise ActionError(result.message or result.reason, is_final=result.outcome == "refused")
+
+    def clear(self, plan: Plan, cluster: str) -> None:
+        """Remove all that a plan made in a cluster."""
+        _raise_problems(self._actuator.delete_plan(plan.plan_id, [cluster]))
+
+    def close(self) -> None:
+        """End the threads."""
+        self._actuator.close()
+
+
+def _arguments(one: ScaledStage) -> tuple[str, ...]:
+    """What the worker is told: its work is scaled already."""
+    kind = "integer" if one.stage.work is None else one.stage.work.kind
+    seconds = one.cpu_seconds or 0.0
+    memory_mib = one.memory_mib * MEMORY_FILL_RATIO
+    return (f"--kind={kind}", f"--cpu-seconds={seconds:.6f}", f"--memory-mib={memory_mib:.1f}")
+
+
+def _raise_problems(actions: Actions) -> None:
+    problems = actions.problems
+    if problems:
+        is_final = any(one.outcome == "refused" for one in problems)
+        raise ActionError(
+            "; ".join(f"{one.target}: {one.message or one.reason}" for one in problems), is_final=is_final
+        )
