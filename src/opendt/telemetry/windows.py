@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from opendt.telemetry.deadletter import DeadLetter
     from opendt.telemetry.source import Record
     from opendt.telemetry.window_inbox import Batch
-    from opendt.telemetry.window_tasks import Released
+    from opendt.telemetry.window_table import Released
 
 __all__ = [
     "FragmentColumns",
