@@ -214,6 +214,11 @@ class SimulationResultsBuffer:
                 self._retain()
             return True
 
+    def unwritten(self) -> list[WindowSeries]:
+        """Windows that no file holds yet, oldest first: what a snapshot must hold for them not to be lost."""
+        with self._lock:
+            return [*self._memory][len(self._memory) - self._unwritten :]
+
     def latest(self, count: int = 1) -> list[WindowSeries]:
         """The last windows, oldest first; fewer when there are fewer."""
         with self._lock:

@@ -63,8 +63,8 @@ if TYPE_CHECKING:
 __all__ = ["ACCEPT", "PROPOSE", "REJECT", "OpenDTOrchestrator"]
 
 TICK_MS: Final = 30_000
-_SNAPSHOT_PAUSE_S: Final = 0.5
-"""Least time between two snapshots: what is lost by a kill is computed again in about as long."""
+_SNAPSHOT_SHARE: Final = 0.03
+"""Most of the time that goes to taking snapshots; what came after the last one is computed again after a kill."""
 
 PROPOSE: Final = "proposal"
 ACCEPT: Final = "proposal.accept"
@@ -157,7 +157,8 @@ class OpenDTOrchestrator:
         self._topologies = topology_plan(ledger, self.datacenter)
         self._slos = slo_plan(ledger, self.datacenter)
         self._clock_s = clock_s
-        self._snapshot_s = -float("inf")
+        self._snapshot_due_s = -float("inf")
+        self._snapshot_index = -1  # window of the last snapshot
         self._snapshots = SnapshotStore(settings.state_dir / "snapshots" / self.datacenter, self.datacenter)
         self._certificates = CertificateStore(
             settings.certificates_directory / self.datacenter, settings.gate.certificates_mib << 20
@@ -282,6 +283,9 @@ class OpenDTOrchestrator:
         self._progress.index = snapshot.index
         self._progress.counts = snapshot.state["counts"]
         self.mode = snapshot.state["mode"]
+        for window in snapshot.state["results"]:
+            self.buffer.append(window)
+        self._snapshot_index = snapshot.index
         self.bus.publish(events.SnapshotRestored(datacenter=self.datacenter, window=snapshot.index))
 
     # -- windows -----------------------------------------------------------------------------------------------------
@@ -365,8 +369,8 @@ class OpenDTOrchestrator:
         self._publish(closed, turn, is_new=is_new)
         self._show(closed, turn, entry)
         self._is_whole = True
-        is_due = (closed.index + 1) % self.settings.snapshot_every_windows == 0
-        if is_due and self._clock_s() - self._snapshot_s >= _SNAPSHOT_PAUSE_S:
+        is_due = closed.index - self._snapshot_index >= self.settings.snapshot_every_windows
+        if is_due and self._clock_s() >= self._snapshot_due_s:
             self.write_snapshot()
         return turn
 
@@ -644,27 +648,33 @@ class OpenDTOrchestrator:
         self.state.update(changes)
 
     def write_snapshot(self) -> None:
-        """Write the state after the last window, so that a restart goes on from here."""
-        if self.cycle is None or self._progress.index < 0 or not self._is_whole:
+        """Take the state after the last window, so that a restart goes on from here; a thread writes it."""
+        index = self._progress.index
+        if self.cycle is None or index < 0 or not self._is_whole or index == self._snapshot_index:
             return
         if self.sink is not None:
             self.sink.flush()  # before: what a snapshot is behind is not derived again, and must have been told
-        self.buffer.flush()
+        began_s = self._clock_s()
         state = {
             "cycle": self.cycle,
             "assembler": self.assembler.state(),
             "counts": self._progress.counts,
             "mode": self.mode,
+            "results": self.buffer.unwritten(),
         }
-        try:
-            size_bytes = self._snapshots.write(self._progress.index, state)
-        except OSError as error:
-            self.bus.publish(events.ResultsTrouble(datacenter=self.datacenter, reason=f"snapshot: {error}"))
-            return
-        self._snapshot_s = self._clock_s()
-        self.bus.publish(
-            events.SnapshotWritten(datacenter=self.datacenter, window=self._progress.index, size_bytes=size_bytes)
-        )
+        self._snapshot_index = index
+        self._snapshots.write_behind(index, state, lambda found: self._tell_snapshot(index, found))
+        now_s = self._clock_s()
+        self._snapshot_due_s = now_s + (now_s - began_s) / _SNAPSHOT_SHARE
+
+    def _tell_snapshot(self, index: int, found: int | OSError) -> None:
+        event: events.Event
+        if isinstance(found, OSError):
+            self._snapshot_index = -1  # the next one is due as soon as may be
+            event = events.ResultsTrouble(datacenter=self.datacenter, reason=f"snapshot: {found}")
+        else:
+            event = events.SnapshotWritten(datacenter=self.datacenter, window=index, size_bytes=found)
+        self.bus.publish(event)
 
     def simulation_timeseries(
         self, since_ms: int | None = None, until_ms: int | None = None
@@ -679,6 +689,7 @@ class OpenDTOrchestrator:
             with suppress(Stopping):  # what could not be told is told after the next start, from an earlier snapshot
                 self.write_snapshot()
         finally:
+            self._snapshots.wait()
             self.buffer.close()
             self._stack.close()
             self.state.update(status="stopped")

@@ -15,6 +15,7 @@ import os
 import pickle
 import re
 import sys
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,11 +25,12 @@ from opendt._engine import SNAPSHOT_VERSION, __version__
 from opendt.model.errors import SnapshotError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 __all__ = ["Snapshot", "SnapshotStore"]
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 _NAME: Final = re.compile(r"(\d{10})\.twin")
 _KEPT: Final = 2
 _LONGEST_HEADER: Final = 4096
@@ -91,6 +93,7 @@ class SnapshotStore:
     def __init__(self, directory: Path, datacenter: str) -> None:
         self.directory = directory
         self.datacenter = datacenter
+        self._writing: threading.Thread | None = None
 
     def write(self, index: int, state: dict[str, Any]) -> int:
         """Write the state after a window; gives its size in bytes. Older ones than the last two go away.
@@ -100,8 +103,42 @@ class SnapshotStore:
         OSError
             When the disk refuses; what was there stays.
         """
-        self.directory.mkdir(parents=True, exist_ok=True)
+        self.wait()
+        return self._put(index, pickle.dumps(state, protocol=5))
+
+    def write_behind(self, index: int, state: dict[str, Any], on_done: Callable[[int | OSError], None]) -> None:
+        """Take the state as it is now and let a thread write it as `write` does, after the one before has been written.
+
+        Parameters
+        ----------
+        index : int
+            The window.
+        state : dict
+            May be changed as soon as this returns.
+        on_done : callable
+            Told by that thread of the size in bytes, or why the disk refused.
+        """
+        self.wait()
         body = pickle.dumps(state, protocol=5)
+
+        def work() -> None:
+            try:
+                found: int | OSError = self._put(index, body)
+            except OSError as error:
+                found = error
+            on_done(found)
+
+        self._writing = threading.Thread(target=work, name="opendt-snapshot", daemon=True)
+        self._writing.start()
+
+    def wait(self) -> None:
+        """Wait for what is being written."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.join()
+
+    def _put(self, index: int, body: bytes) -> int:
+        self.directory.mkdir(parents=True, exist_ok=True)
         header = {**_versions(), "datacenter": self.datacenter, "index": index, "size_bytes": len(body)}
         header["sha256"] = hashlib.sha256(body).hexdigest()
         data = json.dumps(header, sort_keys=True).encode() + b"\n" + body

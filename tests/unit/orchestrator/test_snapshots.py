@@ -42,6 +42,26 @@ def test_two_are_kept(store):
     assert store.indices() == [3, 4]
 
 
+def test_one_written_behind_holds_what_was_there_when_it_was_taken(store):
+    told, living = [], state(1)
+    store.write_behind(1, living, told.append)
+    living["n"], living["column"][0] = 2, 9.0
+    store.write_behind(2, living, told.append)
+    store.wait()
+    assert told == [path.stat().st_size for path in sorted(store.directory.iterdir())]
+    found = [store.newest(index)[0].state for index in (1, 2)]
+    assert [(one["n"], one["column"][0]) for one in found] == [(1, 0.0), (2, 9.0)]
+
+
+def test_a_disk_that_refuses_what_is_written_behind_is_told_of(store, monkeypatch):
+    told = []
+    monkeypatch.setattr(snapshots.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    store.write_behind(1, state(1), told.append)
+    store.wait()
+    assert [str(error) for error in told] == ["[Errno 28] No space left on device"]
+    assert list(store.directory.iterdir()) == []
+
+
 def test_where_there_is_none_none_is_given(store):
     assert store.newest(10) == (None, [])
 
