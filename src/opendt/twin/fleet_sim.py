@@ -25,6 +25,8 @@ from opendt.model.errors import ModelError
 from opendt.model.options import ComputeFilter, FilterAllocation, Options, RamFilter, VCpuFilter
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from opendt.model.fleet import LatencyMatrix, PodState
     from opendt.twin.fleet_view import FleetView, NodeKey, NodeLoad
 
@@ -32,6 +34,8 @@ __all__ = ["FOREVER_MS", "SimulatedStage", "StageTimes", "SubTwin"]
 
 FOREVER_MS: Final = 10 * 24 * 3_600_000
 """How long a pod stays of which nobody knows when it ends."""
+_ACCEPTED_MS: Final = 2
+"""When plans are accepted in a twin's time: after its pods are there, and after its base has come to rest at 1 ms."""
 _MIB_PER_MB: Final = 1e6 / 2**20
 _FRESH_MS: Final = 60_000
 _WAITING: Final = "waiting room"
@@ -126,7 +130,7 @@ class SubTwin:
         for key, load in zip(keys, loads, strict=True):
             _hold_pods(held, self._places[key], load, now_ms, remaining_ms)
         if len(held):
-            self._engine.submit(held.workload())
+            self._engine.submit(EngineWorkload.from_columns(held.columns()))
         # The pods are there before anything is planned: a millisecond of their own.
         self._engine.advance(1)
 
@@ -143,6 +147,10 @@ class SubTwin:
         ModelError
             When a stage asks for more than its node has.
         """
+        pieces = [((round(stage.startup_ms), 0.0), (max(round(stage.run_ms), 1), 1.0)) for stage in stages]
+        return EngineWorkload.from_columns(self._columns(stages, pieces).columns())
+
+    def _columns(self, stages: Sequence[SimulatedStage], pieces: Sequence[Sequence[tuple[int, float]]]) -> _Columns:
         columns = _Columns()
         waits: dict[int, int] = {}
         for place, stage in enumerate(stages):
@@ -160,8 +168,8 @@ class SubTwin:
                 self._places[stage.node],
                 stage.cpu_millicores,
                 stage.memory_mib,
-                ((round(stage.startup_ms), 0.0), (max(round(stage.run_ms), 1), float(stage.cpu_millicores))),
-                submission_ms=1 + (0 if stage.needs else round(stage.delay_ms)),
+                [(length_ms, use * stage.cpu_millicores) for length_ms, use in pieces[place]],
+                submission_ms=_ACCEPTED_MS + (0 if stage.needs else round(stage.delay_ms)),
                 parents=parents,
             )
         for place in waits:
@@ -172,10 +180,42 @@ class SubTwin:
                 1,
                 0,
                 ((round(stage.delay_ms), 0.0),),
-                submission_ms=1,
+                submission_ms=_ACCEPTED_MS,
                 parents=[(parent, 0.0) for parent in stage.needs],
             )
-        return columns.workload()
+        return columns
+
+    def workloads(
+        self,
+        stages: Sequence[SimulatedStage],
+        pieces: Sequence[Sequence[tuple[NDArray[np.float64], float]]],
+        count: int,
+    ) -> tuple[list[EngineWorkload], int]:
+        """Make tasks of a plan's stages in `count` futures, which differ in the lengths of pieces alone; raises as `workload`.
+
+        Parameters
+        ----------
+        stages : sequence of SimulatedStage
+            The plan.
+        pieces : sequence
+            Of each stage its pieces: lengths in each future, ms, and the share of its request that it then uses.
+        count : int
+            Futures.
+
+        Returns
+        -------
+        list of EngineWorkload, int
+            A workload a future, and when its first stage is submitted, ms from acceptance.
+        """
+        columns = self._columns(stages, [[(0, use) for _, use in own] for own in pieces]).columns()
+        lengths = np.tile(columns["fragment_duration_ms"], (count, 1))
+        place_of = {number: place for place, number in enumerate(columns["ids"].tolist())}
+        for number, own in enumerate(pieces):
+            first = int(columns["fragment_offset"][place_of[number]])
+            for turn, (length_ms, _) in enumerate(own):
+                lengths[:, first + turn] = np.rint(length_ms)
+        made = [EngineWorkload.from_columns({**columns, "fragment_duration_ms": row}) for row in lengths]
+        return made, int(columns["submission_ms"][0]) - _ACCEPTED_MS
 
     def run(self, stages: Sequence[SimulatedStage]) -> list[StageTimes]:
         """Simulate a plan on a fork; raises as `workload`."""
@@ -211,8 +251,8 @@ class _Columns:
         """Add a task; its number is how many there were before."""
         self._rows.append((submission_ms, host, cpu_millicores, memory_mib, pieces, parents))
 
-    def workload(self) -> EngineWorkload:
-        """Hand them over, sorted by submission (the engine's order), in the order given among equals."""
+    def columns(self) -> dict[str, Any]:
+        """Give them as the engine takes them, sorted by submission (its order), in the order given among equals."""
         rows = self._rows
         order = sorted(range(len(rows)), key=lambda number: rows[number][0])
         place_of = {number: place for place, number in enumerate(order)}
@@ -240,7 +280,8 @@ class _Columns:
             "memory_mib": np.array(memory, dtype=np.int64),
             "fragment_offset": np.array(offset, dtype=np.uint32),
             "fragment_duration_ms": np.array(lengths, dtype=np.uint32),
-            "fragment_cpu_mhz": np.array(demands),
+            # Whole millicores are exact in 32 bits, and what the engine takes without a second look.
+            "fragment_cpu_mhz": np.array(demands, dtype=np.float32),
             "pinned": list(hosts),
         }
         if parents:
@@ -249,7 +290,7 @@ class _Columns:
                 "parents": np.array(parents, dtype=np.uint32),
                 "edge_mib": np.array(sizes),
             }
-        return EngineWorkload.from_columns(columns)
+        return columns
 
 
 def _times(results: dict[str, Any], count: int) -> list[StageTimes]:
@@ -258,7 +299,7 @@ def _times(results: dict[str, Any], count: int) -> list[StageTimes]:
     columns = (results[name].tolist() for name in ("id", "submitted_ms", "started_ms", "finished_ms"))
     for task, submitted_ms, started_ms, finished_ms in zip(*columns, strict=True):
         if submitted_ms > 0 and task < count:
-            found[task] = StageTimes(started_ms - 1, finished_ms - 1)
+            found[task] = StageTimes(started_ms - _ACCEPTED_MS, finished_ms - _ACCEPTED_MS)
     return [found[place] for place in range(count)]
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from opendt.model.fleet import FleetSnapshot, NodeState, PodState
     from opendt.twin.state import FleetState
 
-__all__ = ["DEVICE_MILLIS", "FleetView", "Hold", "NodeKey", "NodeLoad"]
+__all__ = ["DEVICE_MILLIS", "FleetView", "Hold", "NodeKey", "NodeLoad", "give_devices"]
 
 NodeKey = tuple[str, str]
 """Cluster and name."""
@@ -65,10 +65,10 @@ class NodeLoad:
         on, and for a part the fullest device that still has it; in order of scheduling.
         """
         free = [DEVICE_MILLIS] * self.node.gpu
-        pods = sorted(self.pods.items(), key=lambda item: (item[1].scheduled_ms, item[0]))
-        for _, pod in pods:
+        pods = [(pod.scheduled_ms, key, pod) for key, pod in self.pods.items() if pod.gpu]
+        for _, _, pod in sorted(pods, key=lambda one: one[:2]):
             give_devices(free, pod.gpu, pod.gpu_millis)
-        for _, hold in sorted(self.holds.items()):
+        for _, hold in sorted(item for item in self.holds.items() if item[1].gpu):
             give_devices(free, hold.gpu, hold.gpu_millis)
         return free
 
@@ -105,6 +105,7 @@ class FleetView:
         self._listeners: list[Callable[[NodeKey | None], None]] = []
         self.loads: dict[NodeKey, NodeLoad] = {}
         self._holds: dict[tuple[str, str], Hold] = {}
+        self._of_plan: dict[str, dict[str, None]] = {}
         self._orphans: dict[NodeKey, dict[PodKey, PodState]] = {}
         self.snapshot = snapshot
         self.reset(snapshot)
@@ -118,7 +119,7 @@ class FleetView:
         self.snapshot = snapshot
         self._orphans = {}
         self.loads = {key: NodeLoad(node) for key, node in snapshot.nodes.items()}
-        holds, self._holds = self._holds, {}
+        holds, self._holds, self._of_plan = self._holds, {}, {}
         for hold in holds.values():
             self._hold(hold)
         for pod in snapshot.pods.values():
@@ -174,13 +175,11 @@ class FleetView:
 
     def release(self, plan_id: str, stage_id: str | None = None) -> None:
         """Give back what is reserved for a plan or for one of its stages; nothing where there is nothing."""
-        if stage_id is not None:
-            gone = [self._holds[plan_id, stage_id]] if (plan_id, stage_id) in self._holds else []
-        else:
-            gone = [hold for key, hold in self._holds.items() if key[0] == plan_id]
-        for hold in gone:
-            self._let_go(hold)
-            self._tell((hold.cluster, hold.node))
+        for name in list(self._of_plan.get(plan_id, ())) if stage_id is None else [stage_id]:
+            hold = self._holds.get((plan_id, name))
+            if hold is not None:
+                self._let_go(hold)
+                self._tell((hold.cluster, hold.node))
 
     @property
     def holds(self) -> Sequence[Hold]:
@@ -237,6 +236,7 @@ class FleetView:
 
     def _hold(self, hold: Hold) -> None:
         self._holds[hold.plan_id, hold.stage_id] = hold
+        self._of_plan.setdefault(hold.plan_id, {})[hold.stage_id] = None
         self._count(hold)
 
     def _count(self, hold: Hold) -> None:
@@ -247,6 +247,10 @@ class FleetView:
 
     def _let_go(self, hold: Hold) -> None:
         del self._holds[hold.plan_id, hold.stage_id]
+        others = self._of_plan[hold.plan_id]
+        del others[hold.stage_id]
+        if not others:
+            del self._of_plan[hold.plan_id]
         load = self.loads.get((hold.cluster, hold.node))
         if load is not None and load.holds.pop((hold.plan_id, hold.stage_id), None) is not None:
             load.add(-hold.cpu_millicores, -hold.memory_mib)
