@@ -316,7 +316,7 @@ class Decisions:
         if effect is None or may_act or self.settings.certify_always:
             certificate, inputs = self._certify(proposal, present, futures, calibrator)
         if certificate is None and not may_act:
-            reason = f"{self.level} is the most that may be done here now"
+            reason = self.gate.why_not(self.mode, self.trust.level)
             return Candidate(proposal, effect, None, self._say(proposal, now_ms, reason))
         try:
             topology = patched(self.topology, proposal.changes, present.simulation) if may_act else None

@@ -189,7 +189,7 @@ class Gate:
         if objection:
             return self._say(proposal.id, now_ms, "refused", objection)
         if rank(level) <= rank("advise"):
-            return self._say(proposal.id, now_ms, "advised", self._why_not(mode, trust))
+            return self._say(proposal.id, now_ms, "advised", self.why_not(mode, trust))
         hindrance = self._hindrance(now_ms)
         if level == "auto" and hindrance is None:
             return self.apply(proposal.id, now_ms, by="gate", reason="certified, and changes are made without asking")
@@ -218,7 +218,7 @@ class Gate:
                 proposal_id, now_ms, "refused", "it does not wait: unknown, decided or expired", by="person"
             )
         if rank(self.level(mode, trust)) < rank("approve"):
-            return self._say(proposal_id, now_ms, "refused", self._why_not(mode, trust), by="person")
+            return self._say(proposal_id, now_ms, "refused", self.why_not(mode, trust), by="person")
         proposal, _ = self.waiting[proposal_id]
         objection = _objection(certificate, proposal, issued, state)
         if objection:
@@ -270,7 +270,8 @@ class Gate:
         while len(self.waiting) > _MOST_WAITING:
             del self.waiting[next(iter(self.waiting))]
 
-    def _why_not(self, mode: Mode, trust: Mode) -> str:
+    def why_not(self, mode: Mode, trust: Mode) -> str:
+        """Say what keeps changes from being made: the environment, trust, or the mode."""
         level = self.level(mode, trust)
         if level == self.cap and rank(self.cap) < min(rank(mode), rank(trust)):
             return f"environment {self.environment}: there is nothing to act on"
