@@ -7,9 +7,6 @@ The ledger says where to begin; what is committed to the broker serves its own t
 from __future__ import annotations
 
 import functools
-import json
-import logging
-import re
 import threading
 import time
 from contextlib import suppress
@@ -29,58 +26,26 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 from confluent_kafka.cimpl import NewTopic
 
 from opendt.model.errors import InputError, TransportError
+from opendt.telemetry.kafka_hearing import QUIET_LOG, Hearing
+from opendt.telemetry.kafka_settings import (
+    CONSUMER_DEFAULTS,
+    LARGEST_MESSAGE_BYTES,
+    OURS,
+    PRODUCER_DEFAULTS,
+    refuse_ours,
+    secrets_of,
+)
 from opendt.telemetry.messages import COMPACTED
 from opendt.telemetry.source import Partition, Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-    Settings = Mapping[str, str | int | float | bool]
+    from opendt.telemetry.kafka_settings import Settings
 
 __all__ = ["KafkaSink", "KafkaSource", "ensure_topics"]
 
-LARGEST_MESSAGE_BYTES: Final = 8 * 1024 * 1024
-"""Largest message that is sent, and that the topics made here take: a task with all its fragments exceeds Kafka's 1 MiB."""
-
-_LOGGER = logging.getLogger(__name__)
-
-# What a user's settings may not change, because the promises of this module rest on it.
-_OURS: Final[Mapping[str, object]] = {
-    "enable.auto.commit": False,
-    "enable.auto.offset.store": False,
-    "enable.idempotence": True,
-    "enable.partition.eof": True,
-    # Offsets that are gone come as an error, which becomes `on_gap` and the oldest record: never a silent jump.
-    "auto.offset.reset": "error",
-    "partition.assignment.strategy": "cooperative-sticky",
-    "delivery.report.only.error": True,
-    "statistics.interval.ms": 1000,
-}
-
-_CONSUMER_DEFAULTS: Final[Mapping[str, object]] = {
-    "session.timeout.ms": 10_000,  # a dead process's partitions move after this; 45 s would stall its datacenters
-    "heartbeat.interval.ms": 2_000,
-    "topic.metadata.refresh.interval.ms": 10_000,  # topics that are made later are noticed after this
-    "fetch.wait.max.ms": 100,  # that a partition is empty is known after this
-    "fetch.queue.backoff.ms": 20,  # fetch again soon after the queue was full, not after a second
-    "reconnect.backoff.max.ms": 1_000,
-    "socket.nagle.disable": True,  # halves the time from one process to the next
-}
-
-_PRODUCER_DEFAULTS: Final[Mapping[str, object]] = {
-    "message.max.bytes": LARGEST_MESSAGE_BYTES,
-    "compression.type": "lz4",
-    "linger.ms": 5,
-    "queue.buffering.max.messages": 500_000,
-    "queue.buffering.max.kbytes": 131_072,
-    # The partition of a key is the one that Java's producers choose: one datacenter stays in one partition.
-    "partitioner": "murmur2_random",
-    "reconnect.backoff.max.ms": 1_000,
-    "socket.nagle.disable": True,  # halves the time from one process to the next
-}
-
 _LEAVE_S: Final = 5.0
-_SECRET = re.compile(r"password|secret|token|credential|\.pem$|oauthbearer\.config|userinfo")
 _HOPELESS = {KafkaError._AUTHENTICATION, KafkaError._SSL}  # noqa: SLF001 - librdkafka's own codes are spelled so
 _FORBIDDEN = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
@@ -134,7 +99,7 @@ class KafkaSource:
         self._companions = dict(companions or {})
         self._on_gap = on_gap
         self._connect_timeout_s = connect_timeout_s
-        self._consumer: Consumer = self._line.client(Consumer, {**_CONSUMER_DEFAULTS, "group.id": group})
+        self._consumer: Consumer = self._line.client(Consumer, {**CONSUMER_DEFAULTS, "group.id": group})
         self._mine: dict[Partition, int] = {}  # partition -> offset at which reading began
         self._next: dict[tuple[str, int], int] = {}  # partition -> offset after the last record delivered
         self._gone: set[Partition] = set()  # those that were taken from us while records were being collected
@@ -410,7 +375,7 @@ class KafkaSink:
         self._first_failure = ""
         self._known: set[str] = set()
         self._sent = 0
-        self._producer: Producer = self._line.client(Producer, _PRODUCER_DEFAULTS, on_delivery=self._on_failure)
+        self._producer: Producer = self._line.client(Producer, PRODUCER_DEFAULTS, on_delivery=self._on_failure)
 
     def send(self, topic: str, value: bytes, *, key: str, timestamp_ms: int | None = None) -> None:
         """Hand over a message; see `Sink.send`. Waits while too much is on its way.
@@ -475,7 +440,7 @@ class KafkaSink:
         if error is None:
             return
         if not self._failed:
-            self._first_failure = f"topic {message.topic()}: {self._line.explained(error)}"
+            self._first_failure = f"topic {message.topic()}: {self._line.explained(error.str())}"
         self._failed += 1
 
 
@@ -520,32 +485,23 @@ def ensure_topics(
     return line.make_topics(client, names, partitions=partitions, compacted=compacted, timeout_s=connect_timeout_s)
 
 
-class _Line:
-    """The way to the brokers: makes clients, knows whether brokers can be reached, and keeps secrets out of words."""
+class _Line(Hearing):
+    """The way to the brokers: makes clients, and hears what they have to say."""
 
     def __init__(self, servers: str, settings: Settings, on_error: Callable[[str], None] | None) -> None:
-        for name in _OURS.keys() & settings.keys():
-            raise InputError(
-                f"Kafka setting {name}", settings[name], f"{_OURS[name]!r}, which OpenDT depends on", "Leave it out"
-            )
-        self.servers = servers
-        self.is_away = False
+        refuse_ours(settings)
+        super().__init__(servers, secrets_of(settings), on_error)
         self._settings = settings
-        self._secrets = [str(value) for name, value in settings.items() if value and _SECRET.search(name)]
-        self._on_error = on_error
-        self._reason = ""  # the last thing that went wrong with a connection
-        self._hopeless = False
-        self._fatal = ""
 
     def client(self, kind: Callable[..., Any], defaults: Mapping[str, object], **callbacks: object) -> Any:
         """Make a client of librdkafka, Consumer, Producer or AdminClient, that is polled for what it has to say."""
-        callbacks |= {"error_cb": self._heard_error, "stats_cb": self._heard_statistics, "logger": _QUIET_LOG}
-        return self._made(kind, {**defaults, **self._settings, **_OURS, **callbacks})
+        callbacks |= {"error_cb": self._heard_error, "stats_cb": self.heard_statistics, "logger": QUIET_LOG}
+        return self._made(kind, {**defaults, **self._settings, **OURS, **callbacks})
 
     def asker(self) -> AdminClient:
         """Make a client for questions, which on a consumer's own connection wait behind a fetch that waits for records."""
         silent = {"statistics.interval.ms": 0, "log_level": 0}  # nobody polls it: nothing may pile up
-        client: AdminClient = self._made(AdminClient, {**self._settings, **_OURS, **silent})
+        client: AdminClient = self._made(AdminClient, {**self._settings, **OURS, **silent})
         return client
 
     def _made(self, kind: Callable[..., Any], config: dict[str, object]) -> Any:
@@ -554,7 +510,7 @@ class _Line:
         except (KafkaException, TypeError, ValueError) as error:
             raise InputError(
                 "Kafka settings",
-                self._clean(_words(error)),
+                self.clean(_words(error)),
                 "names and values that librdkafka knows",
                 "See docs/guides/kafka.md",
             ) from None
@@ -568,10 +524,10 @@ class _Line:
                 return client.list_topics(timeout=max(0.1, min(left_s, 0.5)))
             except KafkaException as error:
                 client.poll(0)  # hears why
-                if self._hopeless or left_s <= 0:
-                    words = f"no broker answered within {timeout_s:g} s: {self.explained(error.args[0])}"
+                if self.is_hopeless or left_s <= 0:
+                    words = f"no broker answered within {timeout_s:g} s: {self.explained(error.args[0].str())}"
                     raise TransportError(
-                        f"Kafka at {self.servers}: {self._reason if self._hopeless else words}. Check the address, "
+                        f"Kafka at {self.servers}: {self.reason if self.is_hopeless else words}. Check the address, "
                         "security.protocol and the login (docs/guides/kafka.md)"
                     ) from None
 
@@ -613,57 +569,16 @@ class _Line:
 
     def failure(self, what: str, error: KafkaException) -> TransportError:
         """Return the error to raise."""
-        return TransportError(f"Kafka at {self.servers} {what}: {self.explained(error.args[0])}")
-
-    def explained(self, error: KafkaError) -> str:
-        """Return librdkafka's words, with the trouble of the connection if there is any, without secrets."""
-        words = self._clean(error.str())
-        return f"{words} ({self._reason})" if self._reason and self._reason not in words else words
-
-    def check(self) -> None:
-        """Raise when the client has failed for good."""
-        if self._fatal:
-            raise TransportError(f"Kafka at {self.servers}: {self._fatal}")
-
-    def say(self, words: str) -> None:
-        """Tell the owner something."""
-        if self._on_error is not None:
-            self._on_error(self._clean(words))
+        return TransportError(f"Kafka at {self.servers} {what}: {self.explained(error.args[0].str())}")
 
     def _heard_error(self, error: KafkaError) -> None:
         code = error.code()
         if error.fatal():
-            self._fatal = self._clean(error.str())
-        elif code != KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
-            self._reason = self._clean(error.str())
-            self._hopeless = self._hopeless or code in _HOPELESS
-        elif not self._reason:
-            self._reason = "the connection broke"
-
-    def _heard_statistics(self, text: str) -> None:
-        # Of errors there are many a second, late, and none when a broker is back; these come in order, one a second.
-        is_up = any(broker["state"] == "UP" for broker in json.loads(text)["brokers"].values())
-        if is_up:
-            if self.is_away:
-                self.say(f"Kafka at {self.servers} can be reached again")
-            self.is_away = False
-            self._reason = ""
-        elif self._reason and not self.is_away:
-            self.is_away = True
-            self.say(f"Kafka at {self.servers} cannot be reached: {self._reason}")
-
-    def _clean(self, words: str) -> str:
-        return functools.reduce(lambda text, secret: text.replace(secret, "***"), self._secrets, words)
-
-
-class _QuietLog:
-    """Takes librdkafka's log lines: they repeat, several a second, what `on_error` says once."""
-
-    def log(self, _level: int, message: str, *arguments: object) -> None:
-        _LOGGER.debug(message, *arguments)
-
-
-_QUIET_LOG: Final = _QuietLog()
+            self.heard_fatal(error.str())
+        elif code == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
+            self.heard_all_down()
+        else:
+            self.heard_trouble(error.str(), is_hopeless=code in _HOPELESS)
 
 
 def _words(error: BaseException) -> str:
