@@ -2,7 +2,7 @@
 
 Layouts of the job (`candidates`: the greedy one, natively, in each cluster alone, without each cluster that greedy used, the resilient
 one) are held against the same 1,000 sampled futures (`opendt.twin.fleet_futures`): delays and speeds that vary, failures that strike
-whole failure domains. What counts is the mean latency of the worst `tail_ratio` of them. Adding times up gives a bound of each layout's
+whole failure domains. What counts is the mean latency of the worst `alpha` of them. Adding times up gives a bound of each layout's
 tail; from the least bound on, layouts are lived on forks of the twin, with what else is on their nodes, until no bound left is below
 the best tail found. So the best layout on forks wins, and mostly one needs to be lived.
 """
@@ -37,8 +37,8 @@ class Cvar:
     ----------
     futures : int
         How many are drawn.
-    tail_ratio : float
-        Share of the worst that the mean is taken of; alpha is 1 less this.
+    alpha : float
+        Share of the worst futures that the mean is taken of: 0.1 for the mean beyond the 90th percentile.
     seed : int
         Of the draws.
     most_candidates : int
@@ -50,16 +50,16 @@ class Cvar:
     def __init__(
         self,
         futures: int = 1000,
-        tail_ratio: float = 0.1,
+        alpha: float = 0.1,
         seed: int = 0,
         most_candidates: int = 16,
     ) -> None:
-        if not 0.0 < tail_ratio <= 1.0:
-            raise ValueError(f"tail_ratio is {tail_ratio}, expected a share above 0 and at most 1")
+        if not 0.0 < alpha <= 1.0:
+            raise ValueError(f"alpha is {alpha}, expected a share above 0 and at most 1")
         if futures < 1 or most_candidates < 1:
             raise ValueError("futures and most_candidates must be at least 1")
         self.settings = FutureSettings(count=futures, seed=seed)
-        self.tail_ratio = tail_ratio
+        self.alpha = alpha
         self.most_candidates = most_candidates
 
     def place(self, job: Job, fleet: FleetIndex, *, scale: float | None = None) -> Placed | Infeasible:
@@ -75,7 +75,7 @@ class Cvar:
             (laid, fleet.predictor.lay_out(scaled, laid.placements)) for laid in self.candidates(fleet, scaled, first)
         ]
         summed = [
-            (tail_mean(futures.latencies_ms(out), self.tail_ratio), place) for place, (_, out) in enumerate(layouts)
+            (tail_mean(futures.latencies_ms(out), self.alpha), place) for place, (_, out) in enumerate(layouts)
         ]
         best: tuple[float, int] | None = None
         # Equal tails keep the order of the candidates, the earliest finish first. What is in the way only ever adds to a sum, so
@@ -83,13 +83,13 @@ class Cvar:
         for least_ms, place in sorted(summed):
             if best is not None and least_ms >= best[0] - _ROUNDING_MS:
                 break
-            lived = (tail_mean(futures.on_forks(layouts[place][1]), self.tail_ratio), place)
+            lived = (tail_mean(futures.on_forks(layouts[place][1], threads=1), self.alpha), place)
             best = lived if best is None else min(best, lived)
         assert best is not None  # the first layout is always among them
         tail_ms, place = best
         laid = layouts[place][0]
         why = (
-            f"least mean latency of the worst {self.tail_ratio:.0%} of {self.settings.count} futures, "
+            f"least mean latency of the worst {self.alpha:.0%} of {self.settings.count} futures, "
             f"{tail_ms / 1000:.1f} s, of {len(layouts)} layouts"
         )
         return replace(explained(fleet, scaled, laid, why), shadow_placements=shadows(fleet, scaled, laid))

@@ -64,12 +64,11 @@ def explained(index: FleetIndex, scaled: ScaledJob, laid: Laid, why: str) -> Pla
         f"{name} on {one.group.sample.cluster}/{one.node}{'' if one.form == 'native' else ' as ' + one.form}"
         for name, one in laid.chosen.items()
     )
-    notes = "".join(f" {note}." for note in scaled.notes)
     return Placed(
         placements=laid.placements,
         estimate_ms=laid.latency_ms,
         estimate_p95_ms=laid.p95_ms,
-        explanation=f"{why}: {where}; about {laid.latency_ms / 1000:.1f} s.{notes}",
+        explanation=f"{why}: {where}; about {laid.latency_ms / 1000:.1f} s.",
         left_out=left_out,
     )
 

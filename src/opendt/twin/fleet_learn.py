@@ -108,7 +108,7 @@ class FleetPriors:
     memory_overhead_mib : float
         What a worker takes besides what it is asked to hold; the prediction never exceeds the limit.
     memory_fill_ratio : float
-        Share of its request that a stage holds.
+        Share of its request that a stage holds, as the worker is told to.
     default_run_s : float
         How long a stage runs that does not say what it does.
     half_life : float
@@ -128,7 +128,7 @@ class FleetPriors:
     memory_spread: float = 0.10
     reference_mhz: float = 2400.0
     memory_overhead_mib: float = 0.0
-    memory_fill_ratio: float = 1.0
+    memory_fill_ratio: float = 0.8
     default_run_s: float = 60.0
     half_life: float = 40.0
     prior: float = 0.5
