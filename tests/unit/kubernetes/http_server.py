@@ -40,9 +40,10 @@ def scripted_server(script):
             length = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(length)) if length else None
             code, headers, said = script.answer(self.command, self.path, body)
-            text = json.dumps(said).encode()
+            text = said.encode() if isinstance(said, str) else json.dumps(said).encode()
+            kind = "text/plain" if isinstance(said, str) else "application/json"
             self.send_response(code)
-            for name, value in {"Content-Type": "application/json", "Content-Length": len(text), **headers}.items():
+            for name, value in {"Content-Type": kind, "Content-Length": len(text), **headers}.items():
                 self.send_header(name, str(value))
             self.end_headers()
             self.wfile.write(text)
