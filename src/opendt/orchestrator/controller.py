@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args
 
 import orjson
 
+from opendt.formats.opendc_topology_writer import topology_json
 from opendt.model.base import Model
 from opendt.model.errors import InputError, LedgerError, shown
 from opendt.model.proposal import Proposal
@@ -157,6 +158,7 @@ class OpenDTOrchestrator:
         self._topologies = topology_plan(ledger, self.datacenter)
         self._slos = slo_plan(ledger, self.datacenter)
         self._clock_s = clock_s
+        self._shown_versions: tuple[int | None, int | None] = (None, None)
         self._snapshot_due_s = -float("inf")
         self._snapshot_index = -1  # window of the last snapshot
         self._snapshots = SnapshotStore(settings.state_dir / "snapshots" / self.datacenter, self.datacenter)
@@ -221,7 +223,7 @@ class OpenDTOrchestrator:
                 window=window,
             )
         )
-        self.state.update(status="running", cycle_count=window)
+        self.state.update(self._in_force(window), status="running", cycle_count=window)
 
     @property
     def is_catching_up(self) -> bool:
@@ -637,6 +639,7 @@ class OpenDTOrchestrator:
             "topology_version": entry.topology_version,
             "slo_version": entry.slo_version,
         }
+        changes |= self._in_force(closed.index + 1)
         if turn.candidates:
             last = turn.candidates[0]
             changes["last_proposal"] = last.proposal.model_dump(mode="json") | {"decision": asdict(last.decision)}
@@ -646,6 +649,17 @@ class OpenDTOrchestrator:
         scores = [one.effect.score.changed for one in certified if one.effect is not None]
         changes["window_best_score"] = min((score for score in scores if score is not None), default=None)
         self.state.update(changes)
+
+    def _in_force(self, index: int) -> dict[str, Any]:
+        """Topology (without carbon traces) and objectives of a window, for the state; nothing when they are shown already."""
+        versions = (self._topologies.number_at(index), self._slos.number_at(index))
+        if versions == self._shown_versions or self.topology is None or self.slo is None:
+            return {}
+        self._shown_versions = versions
+        return {
+            "current_topology": topology_json(self.topology, {}),
+            "slo_targets": self.slo.model_dump(mode="json", exclude_none=True),
+        }
 
     def write_snapshot(self) -> None:
         """Take the state after the last window, so that a restart goes on from here; a thread writes it."""
