@@ -1,0 +1,140 @@
+// Package work is what a worker does: amounts of CPU work, the same on every machine.
+//
+// Work comes in units. How many units a second of the reference CPU does is a constant (reference.go), so "10 seconds of the
+// reference CPU" is an amount of work, never a time: a machine half as fast takes 20 seconds for it. The checksum depends
+// on the kind and the number of units alone; it is the same on every architecture, and shows that the work was done.
+package work
+
+import (
+	"fmt"
+	"math"
+	"slices"
+)
+
+// Kind is a kind of work: machines that do one fast need not do another one fast, emulators least of all.
+type Kind string
+
+// The kinds of work.
+const (
+	Integer       Kind = "integer"        // shifts and exclusive ors in registers
+	FloatingPoint Kind = "floating_point" // products and sums of matrices, 64 bit
+	Sorting       Kind = "sorting"        // comparisons and branches that nothing can foresee
+	Memory        Kind = "memory"         // reads that each wait for the one before, over half a MiB
+)
+
+// Kinds lists all kinds.
+var Kinds = []Kind{Integer, FloatingPoint, Sorting, Memory}
+
+// Worker does units of one kind of work.
+type Worker struct {
+	unit     func()
+	checksum uint64
+	random   uint64
+}
+
+// New prepares a worker; what it needs of memory is allocated here.
+func New(kind Kind) (*Worker, error) {
+	made := &Worker{random: 88172645463325252}
+	switch kind {
+	case Integer:
+		made.unit = made.integer
+	case FloatingPoint:
+		made.unit = made.floatingPoint()
+	case Sorting:
+		made.unit = made.sorting()
+	case Memory:
+		made.unit = made.memory()
+	default:
+		return nil, fmt.Errorf("kind %q: want one of %v", kind, Kinds)
+	}
+	return made, nil
+}
+
+// Do does one unit of work, between half a millisecond and one of the reference CPU.
+func (w *Worker) Do() { w.unit() }
+
+// Checksum tells what has been done so far.
+func (w *Worker) Checksum() uint64 { return w.checksum }
+
+// Units returns how many units of work a number of seconds of the reference CPU is.
+func Units(kind Kind, cpuSeconds float64) uint64 {
+	return uint64(math.Round(cpuSeconds * unitsPerReferenceSecond[kind]))
+}
+
+// next is Marsaglia's xorshift64 (Journal of Statistical Software 8, 14, 2003).
+func (w *Worker) next() uint64 {
+	w.random ^= w.random << 13
+	w.random ^= w.random >> 7
+	w.random ^= w.random << 17
+	return w.random
+}
+
+func (w *Worker) integer() {
+	state := w.random // in a register
+	for range 600_000 {
+		state ^= state << 13
+		state ^= state >> 7
+		state ^= state << 17
+	}
+	w.random = state
+	w.checksum += state
+}
+
+const side = 96
+
+type matrix [side][side]float64
+
+func (w *Worker) floatingPoint() func() {
+	a, b, c := new(matrix), new(matrix), new(matrix)
+	for row := range a {
+		for column := range a[row] {
+			a[row][column] = float64(row)*0.5 + float64(column)
+			b[row][column] = float64(row) - float64(column)*0.25
+		}
+	}
+	round := 0.0
+	return func() {
+		round++
+		for row := range a {
+			clear(c[row][:])
+			for inner := range a {
+				factor := a[row][inner] + round
+				for column := range c[row] {
+					// The conversion forbids to fuse product and sum, which some architectures do: one checksum for all.
+					c[row][column] += float64(factor * b[inner][column])
+				}
+			}
+		}
+		w.checksum += math.Float64bits(c[7][11])
+	}
+}
+
+func (w *Worker) sorting() func() {
+	numbers := make([]uint32, 1<<14)
+	return func() {
+		for place := range numbers {
+			numbers[place] = uint32(w.next())
+		}
+		slices.Sort(numbers)
+		w.checksum += uint64(numbers[len(numbers)/2])
+	}
+}
+
+func (w *Worker) memory() func() {
+	// One cycle through all of it in random order (Sattolo), so that no read can be foreseen.
+	next := make([]uint32, 1<<17)
+	for place := range next {
+		next[place] = uint32(place)
+	}
+	for last := len(next) - 1; last > 0; last-- {
+		other := w.next() % uint64(last)
+		next[last], next[other] = next[other], next[last]
+	}
+	at := uint32(0)
+	return func() {
+		for range 100_000 {
+			at = next[at]
+		}
+		w.checksum += uint64(at)
+	}
+}
