@@ -1,9 +1,9 @@
 """The command ``opendt``, killed by SIGKILL so much of its own time after it recorded a window: anywhere, also in the midst of a call.
 
-    python tests/killed_after.py WINDOW SECONDS run --config ...
+    python tests/killed_after.py WINDOW SECONDS START run --config ...
 
-SECONDS are of the processor time of this process, by the kernel's timer, so that a busy machine moves no moment. With a WINDOW
-below 0 they count from its start.
+SECONDS are of the processor time of this process, by the kernel's timer, so that a busy machine moves no moment. START, unless it is
+inf, is such a time after the start of the process, at which it is killed if it has not been before.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import ctypes
 import signal
 import sys
 import time
+from math import isfinite
 from typing import Any
 
 _SIGEV_SIGNAL = 0
@@ -63,11 +64,10 @@ def arm(window: int, duration_s: float) -> None:
 
 
 if __name__ == "__main__":
-    number, seconds = int(sys.argv[1]), float(sys.argv[2])
-    if number < 0:
-        kill_after(seconds)
-    else:
-        arm(number, seconds)
+    start_s = float(sys.argv[3])
+    if isfinite(start_s):
+        kill_after(start_s)
+    arm(int(sys.argv[1]), float(sys.argv[2]))
     from opendt.cli.main import run
 
-    sys.exit(run(sys.argv[3:]))
+    sys.exit(run(sys.argv[4:]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -324,10 +325,12 @@ def kill_at_random(live: Live, seed: int, kills: int, windows: int) -> int:
     Most moments are in the midst of windows; some are while the process starts, where it reads snapshot and ledger.
     """
     random, hits = Random(seed), 0
-    targets = sorted(random.randrange(-1, windows - 1) for _ in range(kills))
-    for target in targets:
-        window, duration_s = (target, 0.02) if target > live.window() else (-1, 1.5)  # a few windows; a start
-        launcher = [sys.executable, killed_after.__file__, str(window), str(random.random() * duration_s)]
+    for wanted in sorted(random.randrange(-1, windows - 1) for _ in range(kills)):
+        target = max(wanted, live.window() + 1)
+        # When an earlier process came further, let this one be killed about its start.
+        start_s = math.inf if target == wanted else random.random() * 1.5
+        work_s = random.random() * 0.02  # about a few windows
+        launcher = [sys.executable, killed_after.__file__, *map(str, (target, work_s, start_s))]
         with live.started("--drain", launcher=launcher) as process:
             hits += process.wait() == -signal.SIGKILL
     return hits

@@ -71,3 +71,14 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path):
     assert missing.returncode == 1
     assert missing.stderr.startswith("Error: ")
     assert opendt("replay", week(tmp_path), "--speed", "fast", cwd=tmp_path).returncode == 2
+
+
+def test_the_log_of_a_replay_has_the_size_that_the_settings_give_it(tmp_path):
+    folder, log = week(tmp_path), tmp_path / "log"
+    settings = {"log": {"directory": str(log), "segment_mib": 1, "retention_mib": 1}}
+    config = write_json(tmp_path / "opendt.json", settings)
+    done = opendt("replay", folder, "--config", config, "--repeat", 20_000, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    segments = sorted((log / "topics" / "dc.workload").glob("*.log"))
+    assert int(segments[0].stem) > 0  # the oldest are gone
+    assert sum(path.stat().st_size for path in segments) < 3 << 20

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class _Speed(click.ParamType[float]):
     """A number above 0, or ``max``; None stands for the latter."""
 
-    name = "X|max"
+    name = "speed"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Convert a word; infinity stands for ``max``."""
@@ -38,7 +38,9 @@ class _Speed(click.ParamType[float]):
 
 @click.command()
 @click.argument("place", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--speed", type=_Speed(), default="max", show_default=True, help="Event time over wall time.")
+@click.option(
+    "--speed", type=_Speed(), metavar="X|max", default="max", show_default=True, help="Event time over wall time."
+)
 @click.option(
     "--from", "from_h", type=click.FloatRange(min=0), default=0.0, help="Begin so many hours after the first task."
 )
@@ -107,7 +109,9 @@ def command(
             except KeyboardInterrupt:
                 _tell_interrupted(replay.sent, len(plan), progress)
                 raise
-    if not quiet:
+    if not quiet and not sent:
+        click.echo(f"sent 0 messages to {target.place}", err=True)
+    elif not quiet:
         counts = ", ".join(f"{number:,} {name}" for name, number in plan.counts.items())
         span = duration(plan.last_ms - plan.first_ms)
         click.echo(f"sent {sent:,} messages to {target.place}: {counts} of {span}", err=True)

@@ -81,9 +81,10 @@ class Transport:
                 on_error=_tell,
             )
         else:
+            from opendt.orchestrator.transports import log_directory
             from opendt.telemetry.log import LogSink
 
-            sink = LogSink(self.settings.log_directory)
+            sink = LogSink(log_directory(self.settings))
         try:
             yield sink
         finally:

@@ -284,6 +284,7 @@ class OpenDTOrchestrator:
         self.slo = self._slos.value_at(snapshot.index + 1)
         self._progress.index = snapshot.index
         self._progress.counts = snapshot.state["counts"]
+        self._show_counts()
         self.mode = snapshot.state["mode"]
         for window in snapshot.state["results"]:
             self.buffer.append(window)
@@ -612,6 +613,15 @@ class OpenDTOrchestrator:
         source = self._topologies.source_at(closed.index + 1)
         self.sink.send(SIM_TOPOLOGY, encode(topology_of(closed, self.topology, version, source)), key=self.datacenter)
 
+    def _show_counts(self) -> None:
+        counts = self._progress.counts
+        self.state.update(
+            late_count=counts.late,
+            duplicate_count=counts.duplicate,
+            dead_letter_count=counts.dead,
+            energy_kwh=counts.energy_kwh,
+        )
+
     def _show(self, closed: WindowInput, turn: Turn, entry: WindowEntry) -> None:
         counts = self._progress.counts
         counts.late += closed.counts.get("late", 0)
@@ -619,6 +629,7 @@ class OpenDTOrchestrator:
         counts.dead += closed.counts.get("dead", 0)
         counts.energy_kwh += turn.metrics.energy_kwh or 0.0
         counts.strangers += turn.strangers
+        self._show_counts()
         watermark_ms = max((position.watermark_ms for position in closed.positions), default=closed.end_ms)
         seen = turn.window.measured_w[turn.window.measured_w > 0]
         changes: dict[str, Any] = {
@@ -628,10 +639,6 @@ class OpenDTOrchestrator:
             "origin_ms": closed.origin_ms,
             "watermark_ms": watermark_ms,
             "lag_ms": watermark_ms - closed.end_ms,
-            "late_count": counts.late,
-            "duplicate_count": counts.duplicate,
-            "dead_letter_count": counts.dead,
-            "energy_kwh": counts.energy_kwh,
             "power_w": float(seen.mean()) if len(seen) else None,
             "predicted_power_w": None if turn.metrics.mean_power_kw is None else turn.metrics.mean_power_kw * 1000.0,
             "last_metrics": dict(entry.metrics),

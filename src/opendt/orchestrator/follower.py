@@ -153,7 +153,7 @@ class Follower:
     def _turn(self, records: Sequence[Record]) -> int:
         """Hand records out and close the windows that can close; gives how many did."""
         for name, some in self._by_datacenter(records).items():
-            orchestrator = self.running.get(name) or self._begin(name)
+            orchestrator = self.running.get(name) or self._begin(name, some[0])
             if orchestrator is not None:
                 orchestrator.take(some)
         return self._turn_windows()
@@ -191,14 +191,14 @@ class Follower:
             return self.names[0] if len(self.names) == 1 else DEFAULT_DATACENTER
         return self._any_key or key
 
-    def _begin(self, name: str) -> OpenDTOrchestrator | None:
+    def _begin(self, name: str, first: Record) -> OpenDTOrchestrator | None:
         """Begin with a datacenter when its first record comes."""
         if name in self.names:
             return self._start(name)
         if name not in self._strangers:
             self._strangers.add(name)
             reason = f"records of {name!r}, expected one of {', '.join(self.names)}: they are left out"
-            self.bus.publish(events.SourceGap(topic="", partition=0, reason=reason))
+            self.bus.publish(events.SourceGap(topic=first.topic, partition=first.partition, reason=reason))
         return None
 
     def _start(self, name: str) -> OpenDTOrchestrator:
