@@ -5,6 +5,9 @@ each, so that a thousandth of a GPU (``gpu_milli``) is one core; nodes with equa
 after them. A pod is a task of ceil(``cpu_milli`` / 1000) cores with a demand of exactly ``cpu_milli`` / 1000 x
 `core_speed_mhz` and ``num_gpu`` x ``gpu_milli`` GPU cores (fully used), from ``creation_time`` for
 ``deletion_time`` - ``scheduled_time`` seconds. Pods that were never scheduled, or ended when they began, are left out. ``gpu_spec`` and ``qos`` are not used.
+
+`read_openb_machines` and `read_openb_requests` give the lists as they are, thousandths of cores and of GPUs, ``gpu_spec`` and all, for
+placing pods one by one (`opendt.policy.packing`).
 """
 
 from __future__ import annotations
@@ -28,7 +31,15 @@ if TYPE_CHECKING:
 
     from opendt.model.workload import Workload
 
-__all__ = ["PodList", "read_openb_nodes", "read_openb_pods"]
+__all__ = [
+    "OpenbMachine",
+    "OpenbRequest",
+    "PodList",
+    "read_openb_machines",
+    "read_openb_nodes",
+    "read_openb_pods",
+    "read_openb_requests",
+]
 
 _GPU_CORES: Final = 1000
 _LARGEST: Final = 2**40
@@ -41,6 +52,63 @@ class PodList:
     workload: Workload
     wait_ms: NDArray[np.int64]
     dropped: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenbMachine:
+    """A node as listed; `gpu_model` is empty without GPUs."""
+
+    name: str
+    cpu_millicores: int
+    memory_mib: int
+    gpu: int
+    gpu_model: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenbRequest:
+    """A pod as listed: what it asks for, which models of GPU will do (any when empty), and its times in s, -1 where not given.
+
+    `gpu_millis` is of each of its GPUs.
+    """
+
+    name: str
+    cpu_millicores: int
+    memory_mib: int
+    gpu: int
+    gpu_millis: int
+    gpu_models: tuple[str, ...]
+    created_s: int
+    scheduled_s: int
+    deleted_s: int
+
+    @property
+    def run_s(self) -> int | None:
+        """How long it ran; None where the list does not say."""
+        known = self.scheduled_s >= 0 and self.deleted_s >= 0
+        return max(self.deleted_s - self.scheduled_s, 0) if known else None
+
+
+def read_openb_machines(path: Path | str) -> tuple[OpenbMachine, ...]:
+    """Read a list of nodes, one by one; raises as `read_openb_nodes`."""
+    found = []
+    for number, row in _rows(path, ("sn", "cpu_milli", "memory_mib", "gpu", "model")):
+        cpu, memory_mib, gpus = (_whole(path, number, row, name) for name in ("cpu_milli", "memory_mib", "gpu"))
+        found.append(OpenbMachine(row["sn"], cpu, memory_mib, gpus, row["model"]))
+    return tuple(found)
+
+
+def read_openb_requests(path: Path | str) -> tuple[OpenbRequest, ...]:
+    """Read a list of pods, all of them, in the order of the file; raises as `read_openb_pods`."""
+    times = ("creation_time", "scheduled_time", "deletion_time")
+    sizes = ("cpu_milli", "memory_mib", "num_gpu", "gpu_milli")
+    found = []
+    for number, row in _rows(path, ("name", *sizes, "gpu_spec", *times)):
+        cpu, memory_mib, gpus, millis = (_whole(path, number, row, name) for name in sizes)
+        created, scheduled, deleted = (_whole(path, number, row, name) if row[name] else -1 for name in times)
+        models = tuple(model for model in row["gpu_spec"].split("|") if model)
+        found.append(OpenbRequest(row["name"], cpu, memory_mib, gpus, millis, models, created, scheduled, deleted))
+    return tuple(found)
 
 
 def read_openb_nodes(path: Path | str, *, core_speed_mhz: float = 2000.0) -> Topology:

@@ -158,7 +158,8 @@ def _left_ms(predictor: PredictiveSimulator, pod: PodState, rng: np.random.Gener
     if known is not None:
         _, spread = predictor.calibration.stretch(pod.cluster)
         spread = (spread**2 + predictor.calibration.priors.cpu_spread**2) ** 0.5
-        return known * np.exp(spread * rng.standard_normal(_DRAWS))
+        left: NDArray[np.float64] = known * np.exp(spread * rng.standard_normal(_DRAWS))
+        return left
     begun_ms = pod.started_ms if pod.started_ms >= 0 else pod.scheduled_ms
     age_ms = max(predictor.view.snapshot.time_ms - begun_ms, _LEAST_AGE_MS) if begun_ms >= 0 else _LEAST_AGE_MS
     level = rng.random(_DRAWS)
