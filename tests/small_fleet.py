@@ -1,282 +1,120 @@
-"""A fleet small enough to see through: two clusters, a planner that does what it is told, hands that make pods at once."""
+"""A small fleet: three clusters a few ms apart, in two failure domains, with nodes of two architectures and one with GPUs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from opendt.model.fleet import ClusterState, LatencyMatrix, NodeState, PodState
-from opendt.model.job import Job
-from opendt.model.plan import (
-    Infeasible,
-    Interval,
-    Misfit,
-    Placement,
-    Plan,
-    PlanPrediction,
-    StageObservation,
-    StagePrediction,
-    TimeShare,
+from opendt.model.fleet import ClusterState, FleetSnapshot, LatencyMatrix, NodeState, PodState
+from opendt.model.job import Job, Origin, Stage, StageWork
+from opendt.policy.index import FleetIndex
+from opendt.twin.fleet_view import FleetView
+from opendt.twin.predict import PredictiveSimulator
+
+NOW_MS = 1_000_000
+
+
+def cluster(name: str, **values: Any) -> ClusterState:
+    """Give a cluster; `values` replaces what it is described as."""
+    described: dict[str, Any] = {
+        "resiliency_ratio": 0.99,
+        "failure_rate_per_h": 0.001,
+        "failure_domain": name,
+        "carbon_g_per_kwh": 100.0,
+        "cost_per_core_h": 0.04,
+    }
+    return ClusterState(name, **described | values)
+
+
+def node(cluster_name: str, name: str, **values: Any) -> NodeState:
+    """Give a node of 4 cores at the reference speed; `values` replaces what it is."""
+    described: dict[str, Any] = {
+        "arch": "amd64",
+        "exec_formats": ("native", "qemu-arm64", "wasm"),
+        "cpu_millicores": 4000,
+        "memory_mib": 8192,
+        "gpu": 0,
+        "gpu_memory_mib": 0,
+        "gpu_model": "",
+        "core_speed_mhz": 2400.0,
+        "idle_w": 40.0,
+        "max_w": 120.0,
+        "labels": {"kubernetes.io/hostname": name},
+    }
+    return NodeState(cluster_name, name, **described | values)
+
+
+def pod(cluster_name: str, on: str, name: str = "p", **values: Any) -> PodState:
+    """Give a running pod of half a core."""
+    described: dict[str, Any] = {
+        "namespace": "opendt",
+        "uid": f"{cluster_name}-{name}",
+        "node": on,
+        "phase": "Running",
+        "cpu_millicores": 500,
+        "memory_mib": 256,
+        "created_ms": NOW_MS - 10_000,
+        "scheduled_ms": NOW_MS - 10_000,
+        "started_ms": NOW_MS - 9_000,
+    }
+    return PodState(cluster_name, name=name, **described | values)
+
+
+CLUSTERS = (
+    cluster("core", failure_domain="north", failure_rate_per_h=0.0001, carbon_g_per_kwh=45.0),
+    cluster("edge", failure_domain="west/one", resiliency_ratio=0.9, carbon_g_per_kwh=280.0, cost_per_core_h=0.02),
+    cluster("home", failure_domain="west/two", resiliency_ratio=0.8, failure_rate_per_h=0.1, cost_per_core_h=0.01),
 )
-from opendt.orchestrator.events import EventBus
-from opendt.orchestrator.fleet import FleetService
-from opendt.orchestrator.fleet_book import PlanBook
-from opendt.orchestrator.fleet_keeper import FleetKeeper, KeeperSettings
-from opendt.orchestrator.fleet_ports import ActionError, Placed, StartEstimate
-from opendt.twin.state import FleetState, FleetUpdate
-
-if TYPE_CHECKING:
-    from opendt.verification.ledger import Ledger
-
-NOW_MS = 1_800_000_000_000
+NODES = (
+    node("core", "core-1", core_speed_mhz=3000.0),
+    node("core", "core-2", core_speed_mhz=3000.0),
+    node("core", "core-gpu", gpu=2, gpu_memory_mib=16_384, gpu_model="A", cpu_millicores=8000),
+    node("edge", "edge-1"),
+    node("edge", "edge-arm", arch="arm64", exec_formats=("native", "wasm"), core_speed_mhz=1200.0),
+    node("home", "home-1", core_speed_mhz=3600.0, cpu_millicores=2000),
+)
+ROUND_TRIPS = {("core", "edge"): 30.0, ("core", "home"): 24.0, ("edge", "home"): 16.0}
 
 
-def node(cluster: str, name: str, **changes: Any) -> NodeState:
-    """Make a node of four cores."""
-    plain = NodeState(
-        cluster, name, "amd64", ("native",), 4000, 8192, 0, 0, "", core_speed_mhz=2400.0, idle_w=40.0, max_w=120.0
-    )
-    return replace(plain, **changes)
-
-
-def job(name: str = "job-1", *, needs: bool = True, **changes: Any) -> Job:
-    """Make a job of two stages, the second of which needs the first."""
-    stages = [
-        {"id": "first", "cpu_millicores": 1000, "memory_mib": 64, "work": {"kind": "integer", "cpu_seconds": 10.0}},
-        {
-            "id": "second",
-            "needs": ["first"] if needs else [],
-            "cpu_millicores": 1000,
-            "memory_mib": 64,
-            "work": {"kind": "integer", "cpu_seconds": 10.0},
-        },
-    ]
-    return Job.model_validate({"id": name, "origin": {"cluster": "a"}, "stages": stages, **changes})
-
-
-def prediction(stages: list[str]) -> PlanPrediction:
-    """Predict ten seconds a stage, one after the other."""
-
-    def around(value: float) -> Interval:
-        return Interval(lower=value * 0.9, upper=value * 1.1)
-
-    latency_ms = 10_000.0 * len(stages)
-    said = tuple(
-        StagePrediction(
-            stage_id=name,
-            start_ms=10_000.0 * place,
-            finish_ms=10_000.0 * (place + 1),
-            cpu_seconds=10.0,
-            memory_peak_mib=64.0,
-            energy_j=400.0,
-            failure_probability=0.01,
-            time=TimeShare(startup_ms=1000.0, run_ms=9000.0),
-        )
-        for place, name in enumerate(stages)
-    )
-    return PlanPrediction(
-        latency_p50_ms=latency_ms,
-        latency_p95_ms=latency_ms * 1.1,
-        latency_interval_ms=around(latency_ms),
-        cpu_seconds=10.0 * len(stages),
-        cpu_seconds_interval=around(10.0 * len(stages)),
-        memory_peak_mib=64.0,
-        memory_peak_interval_mib=around(64.0),
-        energy_kwh=1e-4,
-        energy_interval_kwh=around(1e-4),
-        carbon_g=0.01,
-        cost=0.0,
-        risk_score=0.02,
-        deadline_miss_probability=0.0,
-        stages=said,
-        closed_form_latency_ms=latency_ms * 1.5,
+def snapshot(
+    nodes: tuple[NodeState, ...] = NODES,
+    pods: tuple[PodState, ...] = (),
+    clusters: tuple[ClusterState, ...] = CLUSTERS,
+    *,
+    version: int = 1,
+) -> FleetSnapshot:
+    """Give a snapshot."""
+    both = ROUND_TRIPS | {(b, a): ms for (a, b), ms in ROUND_TRIPS.items()}
+    return FleetSnapshot(
+        version=version,
+        time_ms=NOW_MS,
+        clusters={one.name: one for one in clusters},
+        nodes={(one.cluster, one.name): one for one in nodes},
+        pods={(one.cluster, one.namespace, one.name): one for one in pods},
+        latency=LatencyMatrix(both, bandwidth_mb_per_s=100.0),
     )
 
 
-@dataclass
-class ToldPlanner:
-    """Places every stage on cluster a, its shadow on cluster b; remembers what it was told."""
-
-    strategies: tuple[str, ...] = ("greedy", "resilient")
-    snapshot_version: int = 1
-    with_shadows: bool = True
-    refuses: set[str] = field(default_factory=set)
-    held: set[tuple[str, str]] = field(default_factory=set)
-    learned: list[str] = field(default_factory=list)
-
-    def place(self, job: Job, strategy: str, scale: float) -> Placed | Infeasible:
-        """Place, or refuse where told to."""
-        del scale
-        if job.id in self.refuses:
-            misfit = Misfit(stage_id="first", group="a/small", nodes=1, reason="too small", remedy="ask for 4 cores")
-            return Infeasible(misfits=(misfit,), remedy="ask for 4 cores in stage first")
-        names = [stage.id for stage in job.order()]
-        return Placed(
-            {name: Placement(stage_id=name, node_name="a-1", cluster="a") for name in names},
-            prediction(names),
-            f"{strategy}: all on a",
-            {name: Placement(stage_id=name, node_name="b-1", cluster="b") for name in names}
-            if self.with_shadows
-            else {},
-        )
-
-    def reserve(self, plan: Plan, job: Job) -> None:
-        """Remember."""
-        self.held |= {(plan.plan_id, stage.id) for stage in job.stages}
-
-    def release(self, plan_id: str, stage_id: str | None = None) -> None:
-        """Forget."""
-        self.held = {key for key in self.held if key[0] != plan_id or stage_id not in (None, key[1])}
-
-    def replacement(self, job: Job, plan: Plan, stage_id: str) -> Placement | None:
-        """There is none."""
-        del job, plan, stage_id
-        return None
-
-    def learn(self, job: Job, plan: Plan, observation: StageObservation, predicted: StagePrediction | None) -> None:
-        """Remember."""
-        del job, plan, predicted
-        self.learned.append(observation.stage_id)
-
-    def energy_j(self, job: Job, plan: Plan, observation: StageObservation) -> float | None:
-        """Ten watts a core."""
-        del job, plan
-        return None if observation.cpu_seconds is None else 10.0 * observation.cpu_seconds
-
-    def start_of(self, plan: Plan, job: Job, stage_id: str) -> StartEstimate | None:
-        """In a minute."""
-        del job, stage_id
-        return StartEstimate({0.5: plan.accepted_ms + 60_000}, "waits for stage first")
-
-    def state(self) -> dict[str, object]:
-        """Nothing."""
-        return {}
-
-    def restore(self, state: dict[str, object]) -> None:
-        """Nothing."""
+def predictor(*args: Any, **values: Any) -> PredictiveSimulator:
+    """Give a predictor on a snapshot of these parts."""
+    return PredictiveSimulator(FleetView(snapshot(*args, **values)))
 
 
-@dataclass
-class DirectHands:
-    """Makes pods in the state at once; refuses those of cluster a where told to."""
-
-    state: FleetState
-    clock_ms: Callable[[], int]
-    refusal: ActionError | None = None
-    made: list[str] = field(default_factory=list)
-    deleted: list[str] = field(default_factory=list)
-
-    def create(self, plan: Plan, job: Job, stage_id: str, placement: Placement, *, is_shadow: bool) -> str:
-        """Make it, pending."""
-        if self.refusal is not None and placement.cluster == "a":
-            raise self.refusal
-        name = f"{plan.plan_id}-{stage_id}{'-shadow' if is_shadow else ''}"
-        self.made.append(name)
-        if self.state.pod(placement.cluster, "opendt", name) is None:
-            pod = PodState(
-                placement.cluster,
-                "opendt",
-                name,
-                f"uid-{name}",
-                placement.node_name,
-                "Pending",
-                10,
-                16,
-                created_ms=self.clock_ms(),
-                plan_id=plan.plan_id,
-                job_id=job.id,
-                stage_id=stage_id,
-                is_shadow=is_shadow,
-            )
-            self.state.apply(FleetUpdate(placement.cluster, pods=(pod,)))
-        return name
-
-    def delete(self, plan: Plan, stage_id: str, placement: Placement, *, is_shadow: bool) -> None:
-        """Remove it."""
-        name = f"{plan.plan_id}-{stage_id}{'-shadow' if is_shadow else ''}"
-        self.deleted.append(name)
-        self.state.apply(FleetUpdate(placement.cluster, gone_pods=(("opendt", name),)))
-
-    def clear(self, plan: Plan, cluster: str) -> None:
-        """Remove all of it."""
-        gone = [
-            pod for pod in self.state.snapshot().pods.values() if pod.plan_id == plan.plan_id and pod.cluster == cluster
-        ]
-        self.state.apply(FleetUpdate(cluster, gone_pods=tuple((pod.namespace, pod.name) for pod in gone)))
+def fleet(*args: Any, **values: Any) -> FleetIndex:
+    """Give the index that policies see."""
+    return FleetIndex(predictor(*args, **values))
 
 
-class SmallFleet:
-    """Two clusters of one node, with everything that follows plans on it; time stands still until it is moved."""
+def stage(name: str = "a", **values: Any) -> Stage:
+    """Give a stage of one core for ten seconds of the reference CPU."""
+    described: dict[str, Any] = {
+        "cpu_millicores": 1000,
+        "memory_mib": 512,
+        "work": StageWork(cpu_seconds=10.0),
+    }
+    return Stage(id=name, **described | values)
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        *,
-        planner: ToldPlanner | None = None,
-        may_act: bool = True,
-        state: FleetState | None = None,
-        settings: KeeperSettings | None = None,
-    ) -> None:
-        self.now_ms = NOW_MS
-        self.state = state or FleetState(LatencyMatrix({("a", "b"): 35.0, ("b", "a"): 35.0}), clock_ms=self.clock_ms)
-        self.bus = EventBus(self.clock_ms)
-        self.planner = planner or ToldPlanner()
-        self.hands = DirectHands(self.state, self.clock_ms)
-        self.book = PlanBook(ledger, "fleet")
-        self.keeper = FleetKeeper(
-            "fleet",
-            self.state,
-            self.book,
-            self.planner,
-            self.hands if may_act else None,
-            self.bus,
-            self.clock_ms,
-            settings,
-        )
-        self.service = FleetService(
-            "fleet", self.state, self.planner, self.book, self.keeper, self.bus, self.clock_ms, may_act=may_act
-        )
-        if state is None:
-            for cluster in ("a", "b"):
-                self.state.apply(
-                    FleetUpdate(
-                        cluster,
-                        nodes=(node(cluster, f"{cluster}-1"),),
-                        state=ClusterState(cluster, last_seen_ms=NOW_MS),
-                    )
-                )
 
-    def clock_ms(self) -> int:
-        """Say what time it is."""
-        return self.now_ms
-
-    def settle(self) -> None:
-        """Let the keeper look, and its pools do what it asked for, until nothing more follows."""
-        for _ in range(6):
-            self.keeper.step()
-            self.keeper.drain()
-        self.keeper.step()
-
-    def pod(self, name: str, cluster: str = "a") -> PodState:
-        """Look a pod up by the end of its name."""
-        found = [
-            one for one in self.state.snapshot().pods.values() if one.name.endswith(name) and one.cluster == cluster
-        ]
-        assert len(found) == 1, [one.name for one in found]
-        return found[0]
-
-    def see(self, name: str, cluster: str = "a", **changes: Any) -> None:
-        """Change a pod, and let the keeper look."""
-        self.state.apply(FleetUpdate(cluster, pods=(replace(self.pod(name, cluster), **changes),)))
-        self.settle()
-
-    def finish(self, name: str, cluster: str = "a", *, took_ms: int = 10_000, phase: Any = "Succeeded") -> None:
-        """Let a pod run and end."""
-        self.see(name, cluster, phase="Running", started_ms=self.now_ms)
-        self.now_ms += took_ms
-        self.see(name, cluster, phase=phase, finished_ms=self.now_ms, cpu_seconds=took_ms / 1000, memory_peak_mib=60.0)
-
-    def kinds(self) -> list[str]:
-        """Kinds of the events so far."""
-        return [notice.event.kind for notice in self.bus.recent()]
+def job(*stages: Stage, **values: Any) -> Job:
+    """Give a job at scale 1 from the edge."""
+    described: dict[str, Any] = {"id": "job", "scale": 1.0, "origin": Origin(cluster="edge")}
+    return Job(stages=stages or (stage(),), **described | values)

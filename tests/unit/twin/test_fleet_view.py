@@ -1,0 +1,100 @@
+"""What nodes hold, kept in step with the fleet's state change by change."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from opendt.twin.fleet_view import FleetView, Hold
+from opendt.twin.state import FleetState, FleetUpdate
+from tests.small_fleet import CLUSTERS, NODES, node, pod, snapshot
+
+
+def loads(view):
+    return {
+        key: (one.cpu_millicores, one.memory_mib, one.count, sorted(one.pods), one.node)
+        for key, one in view.loads.items()
+    }
+
+
+@pytest.fixture
+def state():
+    fleet = FleetState(clock_ms=lambda: 1_000_000)
+    fleet.apply(
+        *(
+            FleetUpdate(one.name, state=one, nodes=tuple(each for each in NODES if each.cluster == one.name))
+            for one in CLUSTERS
+        )
+    )
+    return fleet
+
+
+def test_it_follows_the_state_as_if_it_had_begun_anew(state):
+    view = FleetView(state.snapshot())
+    steps = [
+        FleetUpdate("core", pods=(pod("core", "core-1", "a"), pod("core", "core-2", "b"))),
+        FleetUpdate("core", pods=(pod("core", "core-1", "a", phase="Succeeded"), pod("core", "core-2", "b"))),
+        FleetUpdate("home", pods=(pod("home", "later", "c"),)),  # its node is told of afterwards
+        FleetUpdate("home", nodes=(node("home", "later"),)),
+        FleetUpdate("core", gone_pods=(("opendt", "b"),)),
+        FleetUpdate("edge", gone_nodes=("edge-1",)),
+        FleetUpdate("edge", pods=(pod("edge", "edge-arm", "d"),), nodes=(replace(NODES[4], is_cordoned=True),)),
+    ]
+    for step in steps:
+        state.apply(step)
+        view.sync(state)
+        assert loads(view) == loads(FleetView(state.snapshot()))
+        assert view.snapshot.version == state.version
+
+
+def test_a_state_that_has_forgotten_is_taken_anew():
+    state = FleetState(clock_ms=lambda: 0, remembered=1)
+    state.apply(FleetUpdate("core", nodes=NODES[:2]))
+    view = FleetView(state.snapshot())
+    for number in range(5):
+        state.apply(FleetUpdate("core", pods=(pod("core", "core-1", f"p{number}"),)))
+    view.sync(state)
+    assert view.loads["core", "core-1"].cpu_millicores == 2500
+
+
+def test_what_is_reserved_counts_until_its_pod_is_seen(state):
+    view = FleetView(state.snapshot())
+    view.reserve([Hold("plan", "a", "core", "core-1", 700, 64), Hold("plan", "b", "core", "core-2", 100, 64)])
+    assert view.loads["core", "core-1"].cpu_millicores == 700
+    state.apply(
+        FleetUpdate("core", pods=(pod("core", "core-1", "x", cpu_millicores=650, plan_id="plan", stage_id="a"),))
+    )
+    view.sync(state)
+    assert view.loads["core", "core-1"].cpu_millicores == 650
+    assert [hold.stage_id for hold in view.holds] == ["b"]
+    view.release("plan")
+    assert view.loads["core", "core-2"].cpu_millicores == 0
+    view.release("plan")  # nothing where there is nothing
+
+
+def test_reserving_a_stage_again_moves_it():
+    view = FleetView(snapshot())
+    view.reserve([Hold("plan", "a", "core", "core-1", 700, 64)])
+    view.reserve([Hold("plan", "a", "core", "core-2", 700, 64)])
+    assert view.loads["core", "core-1"].cpu_millicores == 0
+    assert view.loads["core", "core-2"].cpu_millicores == 700
+
+
+def test_shares_of_devices_are_packed():
+    pods = (
+        pod("core", "core-gpu", "a", gpu=1, gpu_millis=300, scheduled_ms=1),
+        pod("core", "core-gpu", "b", gpu=1, gpu_millis=1000, scheduled_ms=2),
+        pod("core", "core-gpu", "c", gpu=1, gpu_millis=500, scheduled_ms=3),
+    )
+    view = FleetView(snapshot(pods=pods))
+    assert view.loads["core", "core-gpu"].device_free_millis() == [200, 0]
+
+
+def test_listeners_hear_which_nodes_changed(state):
+    view = FleetView(state.snapshot())
+    told = []
+    view.listen(told.append)
+    state.apply(FleetUpdate("core", pods=(pod("core", "core-1"),)))
+    view.sync(state)
+    assert told == [("core", "core-1")]
