@@ -87,7 +87,11 @@ class VersionPlan(Generic[T]):
         read = self._ledger.topology_versions if self._kind == "topology" else self._ledger.slo_versions
         rows = [version.row for version in read(self._datacenter)]
         self._rows = [_Version(row.version, row.from_index, row.source) for row in rows]
-        self._values = [self._shared(self._model.model_validate_json(orjson.dumps(row.content))) for row in rows]
+        said = None if value is None else value.model_dump(mode="json")
+        # A value of which the file says the same is there already: with its carbon trace it takes longest of all to make.
+        self._values = [
+            value if value is not None and row.content == said else self._shared(self._read(row)) for row in rows
+        ]
         if value is None:
             return None
         if not self._rows:
@@ -104,6 +108,9 @@ class VersionPlan(Generic[T]):
         if not values or self._rows[-1].source.startswith(DECIDED):
             return self._values[-1]
         return values[-1]
+
+    def _read(self, row: VersionRow) -> T:
+        return self._model.model_validate_json(orjson.dumps(row.content))
 
     def _is_before_decision(self, value: T) -> bool:
         """Whether a value is what a decision changed."""

@@ -261,9 +261,9 @@ def _drift(where: str, time_ms: int, kind: str, event: DriftEvent, since_ms: int
 
 
 def result_of(closed: WindowInput, turn: Turn) -> ResultMessage:
-    """What is told of a turn on ``sim.results``."""
+    """What is told of a turn on ``sim.results``: made of what was made here, so it is not checked again."""
     origin_ms = closed.origin_ms
-    return ResultMessage(
+    return ResultMessage.model_construct(
         timestamp=closed.end_ms,
         datacenter=closed.datacenter,
         window=closed.index,
@@ -273,7 +273,7 @@ def result_of(closed: WindowInput, turn: Turn) -> ResultMessage:
         metrics=_without_nan(_fields(turn.metrics)),
         forecasts=tuple(_forecast_message(forecast, origin_ms) for forecast in turn.predictions),
         errors=tuple(
-            ScoreMessage(
+            ScoreMessage.model_construct(
                 kind=verdict.kind,
                 points=verdict.points,
                 mape_ratio=verdict.error_ratio,
@@ -322,7 +322,7 @@ def topology_of(closed: WindowInput, topology: Topology, version: int | None, so
 
 
 def _forecast_message(forecast: Forecast, origin_ms: int) -> ForecastMessage:
-    return ForecastMessage(
+    return ForecastMessage.model_construct(
         kind=forecast.kind,
         issued=forecast.issued_ms + origin_ms,
         hindcast=forecast.kind in _HINDCASTS,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 
@@ -107,6 +107,14 @@ _WRITE_LOCK: Final = 0x6F70_656E_6474_0002
 _SERIALISE: Final = sa.select(sa.func.pg_advisory_xact_lock(_WRITE_LOCK))
 
 
+class _Last(NamedTuple):
+    """What the next window follows."""
+
+    window_index: int
+    end_ms: int
+    hash: str
+
+
 class Ledger:
     """The ledger of one or many datacenters. One instance may be used by several threads; it does one thing at a time.
 
@@ -125,6 +133,7 @@ class Ledger:
         self._monotonic_s = monotonic_s
         self._sleep = sleep
         self._version_hashes: dict[tuple[str, str, int], str] = {}
+        self._last: dict[str, tuple[Connection, _Last]] = {}
 
     @classmethod
     def open(
@@ -214,6 +223,7 @@ class Ledger:
         LedgerError
             When another process has it; names that process.
         """
+        self._last.pop(datacenter, None)  # others may record until we have it
         until_s = self._monotonic_s() + wait_s
         while True:
             try:
@@ -258,7 +268,7 @@ class Ledger:
 
     def _record_window(self, connection: Connection, entry: WindowEntry) -> bool:
         self._session.check_lease(entry.datacenter)
-        last = connection.execute(_LAST, {"datacenter": entry.datacenter}).first()
+        last = self._last_of(connection, entry.datacenter)
         versions = self._hashes_of_versions(connection, entry)
         if last is not None and entry.index <= last.window_index:
             self._compare(connection, entry, versions)
@@ -274,7 +284,16 @@ class Ledger:
         connection.execute(_FORGET_OFFSETS, {"of_datacenter": entry.datacenter})
         if rows["source_offsets"]:
             connection.execute(_INSERTS["source_offsets"], rows["source_offsets"])
+        self._last[entry.datacenter] = (connection, _Last(entry.index, entry.end_ms, sealed.hash))
         return True
+
+    def _last_of(self, connection: Connection, datacenter: str) -> _Last | None:
+        """The last window: as we wrote it, if that was by this connection, which is given up whenever a commit fails."""
+        writer, last = self._last.pop(datacenter, (None, None))
+        if writer is connection:
+            return last
+        found = connection.execute(_LAST, {"datacenter": datacenter}).first()
+        return None if found is None else _Last(*found)
 
     def _serialise(self, connection: Connection) -> None:
         if not self._session.is_file:
@@ -656,7 +675,7 @@ def _check_schema(connection: Connection, place: str, read_only: bool) -> None:
         )
 
 
-def _check_follows(entry: WindowEntry, last: Any) -> None:
+def _check_follows(entry: WindowEntry, last: _Last | None) -> None:
     place = f"datacenter {entry.datacenter}, window {entry.index}"
     expected = 0 if last is None else last.window_index + 1
     if entry.index != expected:

@@ -111,6 +111,7 @@ class TrustKeeper:
         self._verdicts: dict[str, deque[Judged]] = {
             kind: deque(maxlen=budget.verdicts) for kind, budget in settings.budgets.items()
         }
+        self._uses: dict[str, BudgetUse] = {}  # of stretches that have not changed since
 
     @property
     def level(self) -> Mode:
@@ -176,6 +177,7 @@ class TrustKeeper:
             self._errors.clear()
             for stretch in self._verdicts.values():
                 stretch.clear()
+            self._uses.clear()
         return words
 
     # -- the watches -------------------------------------------------------------------------------------------------
@@ -230,6 +232,7 @@ class TrustKeeper:
             stretch = self._verdicts.get(verdict.kind)
             if stretch is not None and verdict.error_ratio is not None:
                 stretch.append(judged(verdict))
+                self._uses.pop(verdict.kind, None)
             if verdict.kind == self.settings.quick_kind:
                 self._silent = 0
                 self._coverage = verdict.coverage_ratio
@@ -260,10 +263,11 @@ class TrustKeeper:
 
     def budgets(self) -> tuple[BudgetUse, ...]:
         """Hold the latest verdicts of every kind against their budget."""
-        return tuple(
-            budget_use(kind, budget, tuple(self._verdicts[kind]), self.settings.recovery_ratio)
-            for kind, budget in self.settings.budgets.items()
-        )
+        for kind, budget in self.settings.budgets.items():
+            if kind not in self._uses:
+                stretch = tuple(self._verdicts[kind])
+                self._uses[kind] = budget_use(kind, budget, stretch, self.settings.recovery_ratio)
+        return tuple(self._uses[kind] for kind in self.settings.budgets)
 
     # -- restarts ----------------------------------------------------------------------------------------------------
 
