@@ -8,14 +8,17 @@ compatible server) and the way down to the rules. docs/concepts/llm.md describes
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
+from opendt.model.proposal import Proposal
 from opendt.model.slo import Slo
 from opendt.model.topology import Topology
 from opendt.optimization.base import Context, SystemState, TaskLoad, groups_of_topology
@@ -23,7 +26,7 @@ from opendt.optimization.llm_history import LlmHistory, LlmState, as_expected
 from opendt.optimization.llm_plant import Plant, clean_text, hall_of
 from opendt.optimization.llm_record import LlmExchange, LlmSettings
 from opendt.optimization.llm_reply import ReplyError
-from opendt.optimization.llm_service import RecordedReplies, Service, ServiceError, status_error
+from opendt.optimization.llm_service import RecordedReplies, RelivedConversation, Service, ServiceError, status_error
 from opendt.optimization.llm_talk import Conversation
 from opendt.optimization.rule_based import RuleBasedOptimizer, rule_based_optimization
 from opendt.optimization.scoring import check_slo, score
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from opendt.model.options import Allocation
-    from opendt.model.proposal import ExpectedEffect, Proposal, SimulatedEffect
+    from opendt.model.proposal import ExpectedEffect, SimulatedEffect
 
 __all__ = ["LLM", "LlmExchange", "LlmSettings", "OpenAIService", "RecordedReplies"]
 
@@ -43,6 +46,7 @@ _LONGEST_ERROR_BYTES: Final = 4096
 _SHORTEST_SECRET: Final = 8
 _MOST_EXCHANGES: Final = 64
 _LONGEST_VERDICT: Final = 1000
+_RESTS: Final = "the service rests"
 
 
 class OpenAIService:
@@ -294,6 +298,55 @@ class LLM:
             "exchange": exchange.to_dict(),
         }
 
+    def relive(self, context: Context, said: Mapping[str, Any] | None) -> Proposal | None:
+        """Go through a window again whose conversation is on record, so that all is remembered as it was; nobody is asked.
+
+        Parameters
+        ----------
+        context : Context
+            As it was.
+        said : mapping, optional
+            What `take_exchanges` gave of it (`LlmExchange.to_dict`); None where nothing was said.
+
+        Returns
+        -------
+        Proposal, optional
+            What was proposed then.
+        """
+        self.history.note_window(context, score(context.slo, context.metrics))
+        if said is None:
+            if self.history.state.failures or self._is_due(
+                context
+            ):  # nobody could be reached, and the rules kept silent
+                self._rest()
+                self._rules.propose(context)
+            return None
+        if not said["reason"].startswith(_RESTS):
+            self._hold_again(context, said)
+        if said["verdict"] == "degraded":
+            self._rules.propose(context)
+        self._save()
+        # In JSON lists stand for tuples.
+        return None if said["decision"] is None else Proposal.model_validate_json(json.dumps(said["decision"]))
+
+    def _hold_again(self, context: Context, said: Mapping[str, Any]) -> None:
+        conversation = Conversation(
+            context,
+            self.settings,
+            RelivedConversation(said),
+            self.history,
+            clock=lambda: 0.0,
+            epoch_clock=self._epoch_clock,
+            sleep=lambda _: None,
+        )
+        with suppress(Exception):  # as it went then, or an OpenDT that reads answers otherwise: what was decided stays
+            conversation.hold(self._plant(context))
+        if said["verdict"] == "degraded":
+            self._rest()
+            return
+        self.history.note_success()
+        self.history.note_asked(context.now_ms, _breached(context))
+
     def note_certificate(self, proposal_id: str, certified: bool, verdict: str = "") -> bool:
         """Tell the model's memory whether a proposal was certified, and why (not); False when it is not remembered."""
         known = self.history.note(proposal_id, certified=certified, verdict=verdict[:_LONGEST_VERDICT])
@@ -364,18 +417,9 @@ class LLM:
         context, now_s, state = conversation.context, self._epoch_clock(), self.history.state
         if state.failures and now_s < state.rest_until_s:
             rest_s = state.rest_until_s - now_s
-            return conversation.record(
-                "degraded", f"the service rests for {rest_s:.0f} s after {state.failures} failures"
-            )
-        plant = Plant.of(
-            context,
-            installed=self.history.installed,
-            rules=self.settings.rules,
-            hall=self._hall,
-            policies=self.policies,
-        )
+            return conversation.record("degraded", f"{_RESTS} for {rest_s:.0f} s after {state.failures} failures")
         try:
-            conversation.hold(plant)
+            conversation.hold(self._plant(context))
         except ServiceError as error:
             self._rest(error.after_s)
             return conversation.record("degraded", error.reason)
@@ -396,6 +440,15 @@ class LLM:
             else "nothing to change"
         )
         return conversation.record("kept", f"the model was heard: {why}")
+
+    def _plant(self, context: Context) -> Plant:
+        return Plant.of(
+            context,
+            installed=self.history.installed,
+            rules=self.settings.rules,
+            hall=self._hall,
+            policies=self.policies,
+        )
 
     def _rest(self, after_s: float | None = None) -> None:
         """Leave the service alone: longer after each failure in a row, as long as it asks, but nobody silences it for ever."""

@@ -15,7 +15,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from opendt.model.errors import FormatError, OpenDTError, shown
 from opendt.optimization.llm_plant import clean_text
 
-__all__ = ["Completion", "RecordedReplies", "Service", "ServiceError", "ToolCall", "read_completion", "status_error"]
+__all__ = [
+    "Completion",
+    "RecordedReplies",
+    "RelivedConversation",
+    "Service",
+    "ServiceError",
+    "ToolCall",
+    "read_completion",
+    "status_error",
+]
 
 _AGAIN: Final = frozenset({408, 409, 429})
 _MOST_TOOL_CALLS: Final = 8
@@ -152,6 +161,33 @@ class RecordedReplies:
 
     def redact(self, text: str) -> str:
         """Give the text as it is: there are no secrets."""
+        return text
+
+
+class RelivedConversation:
+    """A service that says again what was said in a conversation on record (`LlmExchange.to_dict`), and fails where that failed."""
+
+    def __init__(self, said: Mapping[str, Any]) -> None:
+        self._said = said
+        asked = [
+            one["tool_calls"] for one in said["messages"] if one.get("role") == "assistant" and "tool_calls" in one
+        ]
+        self._turns = [{"content": said["replies"][n], "tool_calls": calls} for n, calls in enumerate(asked)]
+        self._turns += [{"content": content} for content in said["replies"][len(asked) :]]
+
+    @property
+    def address(self) -> str:
+        """Where it was."""
+        return str(self._said["address"])
+
+    def complete(self, request: Mapping[str, Any], timeout_s: float) -> bytes:  # noqa: ARG002 - as recorded
+        """Say the next thing that was said."""
+        if not self._turns:
+            raise ServiceError(str(self._said["reason"]))
+        return orjson.dumps({"choices": [{"message": self._turns.pop(0)}]})
+
+    def redact(self, text: str) -> str:
+        """Give the text as it is: what is on record holds no secrets."""
         return text
 
 

@@ -39,6 +39,9 @@ class SpaceLimits:
     ----------
     min_host_ratio, max_host_ratio : float
         Hosts in service. More than are installed can only be planned, not switched on.
+    max_removed_ratio : float
+        Share of each group's hosts that one proposal takes away at most. 1 for a plan; in a loop what certification lets through at once
+        (`opendt.optimization.bounds.Limits`), the rest being left for the next.
     reserve_ratio, reserve_hosts : float, int
         Idle hosts that each group keeps: this share of its busy hosts, and at least so many, as the rules leave. A decision rests
         on an hour of sampled futures; what comes after it must find room. 0 and 0 where all that comes is known.
@@ -52,6 +55,7 @@ class SpaceLimits:
 
     min_host_ratio: float = 0.0
     max_host_ratio: float = 1.0
+    max_removed_ratio: float = 1.0
     reserve_ratio: float = 0.2
     reserve_hosts: int = 1
     min_core_speed_ratio: float = 0.5
@@ -79,7 +83,7 @@ class SpaceLimits:
             raise ValueError(
                 f"reserve_ratio is {self.reserve_ratio} and reserve_hosts {self.reserve_hosts}, expected at least 0"
             )
-        for name in ("min_core_speed_ratio", "core_speed_step_ratio", "min_power_cap_ratio", "power_cap_step_ratio"):
+        for name in ("max_removed_ratio", "min_core_speed_ratio", "core_speed_step_ratio", "min_power_cap_ratio", "power_cap_step_ratio"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a ratio above 0 and up to 1")
 
@@ -128,6 +132,7 @@ def hosts_gene(key: Key, state: GroupState, template: HostGroup | None, standing
     reserve = max(limits.reserve_hosts, math.ceil(limits.reserve_ratio * busy - 1e-9)) if state.host_count else 0
     reserve += busy if reserve else 0
     least = min(max(math.ceil(installed * limits.min_host_ratio - 1e-9), reserve), state.host_count)
+    least = max(least, state.host_count - math.floor(limits.max_removed_ratio * state.host_count + 1e-9))
     most = min(state.host_count, math.floor(installed * limits.max_host_ratio + 1e-9))
     # A name that two clusters use would resize hosts of both, and added hosts have no names yet.
     if template is not None and state.unique:

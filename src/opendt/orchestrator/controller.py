@@ -393,7 +393,7 @@ class OpenDTOrchestrator:
                 window_ms=self.settings.window_ms, futures=self.settings.futures, seed=self.settings.seed
             ),
             decisions=decision_settings(self.settings),
-            optimizers=make_optimizers(self.settings, self.topology, self.datacenter),
+            optimizers=make_optimizers(self.settings, self.topology),
         )
         self.cycle.decisions.mode = self.mode
         return self.cycle
@@ -465,7 +465,9 @@ class OpenDTOrchestrator:
                 except InputError as error:
                     self._refuse_setting(change, str(error))
         before = None if recorded is None else tuple(_proposal_of(document) for document in recorded.proposals)
-        return Requests(tuple(proposals), tuple(accepted), tuple(rejected), before)
+        said = () if recorded is None else recorded.events
+        exchanges = tuple(dict(event.content) for event in said if event.kind == _EXCHANGE)
+        return Requests(tuple(proposals), tuple(accepted), tuple(rejected), before, exchanges)
 
     def _is_waiting(self, proposal_id: str) -> bool:
         return self.cycle is not None and proposal_id in self.cycle.decisions.gate.waiting

@@ -90,12 +90,15 @@ class Requests:
         Ids of proposals that wait.
     recorded : tuple of Proposal, optional
         What was proposed in this window when it was derived before: whoever would not say the same again is not asked again.
+    exchanges : tuple of dict
+        What language models were asked and answered then.
     """
 
     proposals: tuple[Proposal, ...] = ()
     accepted: tuple[str, ...] = ()
     rejected: tuple[str, ...] = ()
     recorded: tuple[Proposal, ...] | None = None
+    exchanges: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +283,11 @@ class Decisions:
         proposals = []
         for optimizer in self.optimizers:
             if requests.recorded is not None and not getattr(optimizer, "is_deterministic", True):
-                source = getattr(optimizer, "source", "llm")
+                if hasattr(optimizer, "relive"):
+                    again = optimizer.relive(context, next(iter(requests.exchanges), None))
+                    proposals += [] if again is None else [again]
+                    continue
+                source = getattr(optimizer, "source", "plugin")
                 proposals += [one for one in requests.recorded if one.source == source]
                 continue
             proposal = optimizer.propose(context)

@@ -42,8 +42,11 @@ def decision_settings(settings: Settings) -> DecisionSettings:
     )
 
 
-def make_optimizers(settings: Settings, topology: Topology, datacenter: str) -> list[Optimizer]:
+def make_optimizers(settings: Settings, topology: Topology) -> list[Optimizer]:
     """Optimisers of the settings, in their order.
+
+    What a language model remembers is part of the twin's snapshots, and follows from the ledger after them: a file of its own would
+    be ahead of both after a kill.
 
     Raises
     ------
@@ -51,7 +54,7 @@ def make_optimizers(settings: Settings, topology: Topology, datacenter: str) -> 
         When one of them is not known.
     """
     bare = without_carbon(topology)
-    return [_make(name, settings, bare, datacenter) for name in settings.optimizers]
+    return [_make(name, settings, bare) for name in settings.optimizers]
 
 
 def make_actuator(
@@ -76,7 +79,7 @@ def reconnect(optimizers: Sequence[Optimizer], settings: Settings) -> None:
             optimizer.service = OpenAIService(secret, settings.openai.base_url, max_reply_bytes=limit)
 
 
-def _make(name: str, settings: Settings, topology: Topology, datacenter: str) -> Optimizer:
+def _make(name: str, settings: Settings, topology: Topology) -> Optimizer:
     from opendt.optimization.plugins import load_optimizer
 
     if name == "llm":
@@ -88,11 +91,13 @@ def _make(name: str, settings: Settings, topology: Topology, datacenter: str) ->
             api_key="" if key is None else key.get_secret_value(),
             base_url=settings.openai.base_url,
             topology=topology,
-            history_path=settings.state_dir / "llm" / f"{datacenter}.json",
         )
     if name == "search":
+        from opendt.optimization.bounds import Limits
         from opendt.optimization.search import SearchSettings
+        from opendt.optimization.search_genes import SpaceLimits
         from opendt.optimization.search_optimizer import SearchOptimizer
 
-        return SearchOptimizer(SearchSettings(seed=settings.seed), topology=topology)
+        limits = SpaceLimits(max_removed_ratio=Limits().max_removed_ratio)
+        return SearchOptimizer(SearchSettings(seed=settings.seed, limits=limits), topology=topology)
     return load_optimizer(name)

@@ -128,6 +128,55 @@ def test_between_two_questions_nothing_is_proposed_and_nothing_recorded():
     assert llm.take_exchanges() == ()
 
 
+# When a window is gone through again.
+
+
+class Asking(Played):
+    """Asks a what-if before each answer."""
+
+    def complete(self, request, timeout_s):
+        body = json.loads(super().complete(request, timeout_s))
+        if request["messages"][-1]["role"] == "user":
+            function = {"name": "what_if", "arguments": json.dumps({"changes": [off(1)]})}
+            call = {"id": "a", "type": "function", "function": function}
+            body["choices"] = [{"message": {"content": None, "tool_calls": [call]}}]
+        return json.dumps(body).encode()
+
+
+GHOST = said({"type": "remove_hosts", "group": "g9", "count": 1})
+TURNS = {
+    "proposed": (Played(said(off(1))), live),
+    "asked first": (Asking(said(off(2))), live),
+    "one candidate refused": (Played({"candidates": [GHOST["candidates"][0], said(off(1))["candidates"][0]]}), live),
+    "does no good": (Played(said({"type": "set_core_speed", "group": "g1", "core_speed_mhz": 500})), live),
+    "nothing to change": (Played({"candidates": []}), live),
+    "all refused": (Played(GHOST), live),
+    "no answer": (Played(ServiceError("it is away")), live),
+    "lost on the way": (Played(ServiceError("lost", again=True), said(off(1))), live),
+}
+
+
+@pytest.mark.parametrize("name", TURNS)
+def test_a_window_that_is_gone_through_again_leaves_the_same_memory(name):
+    """What was said is on record: it is proposed again, remembered again, and nobody is asked."""
+    service, situation = TURNS[name]
+    first, again, context = made(service), made(Played(RuntimeError("nobody may be asked"))), situation()
+    proposal = first.propose(context)
+    (exchange,) = first.take_exchanges()
+    recorded = json.loads(json.dumps(exchange.to_dict()))
+    assert again.relive(context, recorded) == proposal
+    assert again.service.requests == []
+    assert again.take_exchanges() == ()
+    ours, theirs = (json.loads(one.state().model_dump_json()) for one in (first, again))
+    for state in (ours, theirs):
+        state.pop("spent")  # the wall clock's
+        state["rest_until_s"] = state["rest_until_s"] > 0
+    assert ours == theirs
+    assert first._rules.__dict__ == again._rules.__dict__
+    later = window(pool(3, 1, cores=4, mhz=1000.0), now_ms=600_000)
+    assert again.relive(later, None) is None
+
+
 # When it cannot be heard.
 
 

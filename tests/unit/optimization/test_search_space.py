@@ -107,6 +107,17 @@ def test_a_reserve_of_idle_hosts_stays():
     assert space.hosts(space.legal([0] * len(space.genes))) == 4, "two busy and as many in reserve"
 
 
+@pytest.mark.parametrize(("ratio", "least"), [(1.0, 3), (0.5, 5), (0.25, 8), (0.01, 10)])
+def test_no_more_hosts_go_at_once_than_may(ratio, least):
+    """Of the ten hosts two are busy; beyond the ratio a proposal would be refused altogether."""
+    sim = simulation([(0, 30, 4), (0, 30, 4)], group(count=10))
+    sim.advance(MINUTE_MS)
+    space = space_of(sim, SpaceLimits(reserve_ratio=0.0, reserve_hosts=1, max_removed_ratio=ratio))
+    assert space.hosts(space.legal([0] * len(space.genes))) == least
+    with pytest.raises(ValueError, match="max_removed_ratio"):
+        SpaceLimits(max_removed_ratio=0.0)
+
+
 def test_hosts_that_were_switched_off_can_be_switched_on():
     installed = topology(group(count=4))
     sim = simulation([(0, 30, 4)], group(count=4))
