@@ -195,11 +195,14 @@ impl Simulation {
             slot.cursor += 1;
             slot.deadline_ms = now + i64::from(duration_ms);
             slot.deadline_sequence = *number;
-            if CONSERVE || cpu_mhz != slot.cpu_mhz {
+            let differs = cpu_mhz != slot.cpu_mhz;
+            if CONSERVE || differs {
                 slot.settle_cpu(now);
+                meters.settle(index, host, now);
+            }
+            if differs {
                 slot.cpu_mhz = cpu_mhz;
                 slot.cpu_supply_mhz = cpu_mhz.min(host.capacity_mhz);
-                meters.settle(index, host, now);
                 meters.set_lone_demand(index, host, &model.classes[host.class as usize], cpu_mhz);
             }
             let mut streams = true;
