@@ -135,7 +135,8 @@ def read_fleet(path: Path = DEPLOY / "fleet.yaml") -> Fleet:
     _refuse_twins(path, "cluster", names)
     _refuse_twins(path, "real node", [node.name for cluster in clusters for node in cluster.real_nodes])
     for cluster in clusters:
-        for node in (*cluster.node_classes, *cluster.real_nodes):
+        nodes: list[NodeClass | RealNode] = [*cluster.node_classes, *cluster.real_nodes]
+        for node in nodes:
             if node.idle_w > node.max_w:
                 raise ValueError(
                     f"{path}: {cluster.name}, {node.name}: idle_w is {node.idle_w:g}, expected at most max_w, {node.max_w:g}"

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ __all__ = ["measure_round_trips"]
 
 _REQUEST, _REPLY = 8, 0
 _PATIENCE_S = 2.0
+_ROOT = Path(__file__).resolve().parents[2]
 
 
 def measure_round_trips(spaces: Sequence[Namespace], count: int = 9) -> dict[tuple[str, str], list[float]]:
@@ -46,7 +48,7 @@ def measure_round_trips(spaces: Sequence[Namespace], count: int = 9) -> dict[tup
     for space in spaces:
         others = [address for address in by_address if address != space.address]
         command = [sys.executable, "-m", "scripts.fleet.echo", str(count), *others]
-        done = subprocess.run(space.enter(command), check=True, capture_output=True, text=True)
+        done = subprocess.run(space.enter(command), check=True, capture_output=True, text=True, cwd=_ROOT)
         answers: Mapping[str, list[float]] = json.loads(done.stdout)
         found |= {(space.cluster, by_address[address]): times for address, times in answers.items()}
     return found

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["GoProgram", "cache_folder", "control_plane_program", "kubernetes_version"]
+__all__ = ["GoProgram", "alone", "cache_folder", "control_plane_program", "kubernetes_version", "link_program"]
 
 HERE = Path(__file__).resolve().parent
 _COMPONENT_VERSION = "k8s.io/component-base/version"
@@ -77,7 +77,7 @@ class GoProgram:
             return path
         _require_go(self.source)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(path.parent / "lock"):
+        with alone(path.parent / "lock"):
             if not path.exists():
                 self._build(path)
         return path
@@ -135,6 +135,11 @@ def control_plane_program() -> GoProgram:
     return GoProgram("controlplane", HERE / "controlplane", tags="grpcnotrace", ldflags=ldflags)
 
 
+def link_program() -> GoProgram:
+    """The network between the clusters."""
+    return GoProgram("link", HERE / "link")
+
+
 def _require_go(source: Path) -> None:
     wanted = re.search(r"^go (\S+)$", (source / "go.mod").read_text(encoding="utf-8"), re.MULTILINE)
     assert wanted is not None
@@ -155,7 +160,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 @contextmanager
-def _alone(lock: Path) -> Iterator[None]:
+def alone(lock: Path) -> Iterator[None]:
     """Hold a file's lock: two builds of one program at once would do the same work twice."""
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
