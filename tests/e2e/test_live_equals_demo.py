@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from opendt.formats.synthetic import generate_week
+from opendt.formats.opendc_workload import write_workload
+from opendt.formats.synthetic import generate_week, synthesize_week
 from opendt.telemetry.log import LogDirectory, LogSource
 from opendt.telemetry.message_models import ResultMessage
 from opendt.telemetry.messages import RESULTS
@@ -64,6 +67,31 @@ def test_a_day_through_messages_gives_what_the_demo_gives(tmp_path: Path) -> Non
     with Ledger.open(live.ledger_url, read_only=True) as ledger:
         _only_the_blind_hour_is_on_time(ledger)
     _results_say_so_too(tmp_path / "log")
+
+
+def _week_of_jobs(folder: Path) -> Path:
+    """A week in which every third task waits for one of an hour before, and for the one before it."""
+    week = synthesize_week(11)
+    trace = generate_week(11, folder)
+    count = len(week.workload)
+    edges = [[task - 40, task - 1] if task % 3 == 0 and task >= 40 else [] for task in range(count)]
+    columns = {
+        "parent_offset": np.concatenate([[0], np.cumsum([len(those) for those in edges])]).astype(np.uint32),
+        "parents": np.array([parent for those in edges for parent in those], np.uint32),
+    }
+    write_workload(replace(week.workload, **columns), trace)
+    return trace
+
+
+def test_tasks_that_wait_for_earlier_ones_do_so_live_as_in_the_demo(tmp_path: Path) -> None:
+    trace = _week_of_jobs(tmp_path / "jobs")
+    said = _demo(trace, tmp_path / "demo", "--hours", 5)
+    free = _demo(generate_week(11, tmp_path / "free"), tmp_path / "free-demo", "--hours", 5)
+    assert said["window"] != free["window"], "to wait makes a difference"
+    live = Live(tmp_path / "live", trace / "topology.json", log=tmp_path / "log")
+    live.replay(trace, "--hours", 5)
+    live.drain()
+    _compare(live, said)
 
 
 def _only_the_blind_hour_is_on_time(ledger: Ledger) -> None:
