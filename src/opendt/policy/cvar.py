@@ -74,9 +74,7 @@ class Cvar:
         layouts = [
             (laid, fleet.predictor.lay_out(scaled, laid.placements)) for laid in self.candidates(fleet, scaled, first)
         ]
-        summed = [
-            (tail_mean(futures.latencies_ms(out), self.alpha), place) for place, (_, out) in enumerate(layouts)
-        ]
+        summed = [(tail_mean(futures.latencies_ms(out), self.alpha), place) for place, (_, out) in enumerate(layouts)]
         best: tuple[float, int] | None = None
         # Equal tails keep the order of the candidates, the earliest finish first. What is in the way only ever adds to a sum, so
         # a layout whose sum is no better than what another was found to take on forks need not be lived.

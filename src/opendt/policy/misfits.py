@@ -7,7 +7,7 @@ halve; something that must be there or not (a label, a taint, an architecture) c
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from opendt.model.plan import Infeasible, Misfit
 from opendt.policy.refusals import Refusal, refusals
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from opendt.twin.scaling import ScaledJob, ScaledStage
 
 __all__ = ["deadline_missed", "explain_misfits"]
+
+
+_BESIDE: Final = Refusal("room for it alone, but not beside the job's other stages", "split the job, or ask for less")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +83,10 @@ def deadline_missed(scaled: ScaledJob, latency_ms: float, *, is_certain: bool) -
 def _change(index: FleetIndex, scaled: ScaledJob, one: ScaledStage, group: NodeGroup) -> _Change:
     cluster = index.view.snapshot.clusters.get(group.sample.cluster)
     found = [*refusals(one.stage, group.sample, cluster, group.slots), *_too_far(index, scaled, one, group)]
-    if not found:
-        found = _no_room(index, one, group)
+    # A change that is named must be enough: what else would be in the way belongs to it.
+    room = _no_room(index, one, group)
+    if room or not found:
+        found += room or [_BESIDE]
     misfit = Misfit(
         stage_id=one.stage.id,
         group=group.name,
@@ -109,9 +114,9 @@ def _too_far(index: FleetIndex, scaled: ScaledJob, one: ScaledStage, group: Node
 
 
 def _no_room(index: FleetIndex, one: ScaledStage, group: NodeGroup) -> list[Refusal]:
-    """What the node that comes nearest lacks; the group itself could run the stage."""
+    """What the node that comes nearest lacks now; nothing when a node has room."""
     wanted = one.stage.constraints.node
-    slots = [slot for name, slot in group.slots.items() if wanted in (None, name)]
+    slots = [slot for name, slot in group.slots.items() if wanted in (None, name)] or list(group.slots.values())
     usable = [slot for slot in slots if slot.is_open]
     if not usable:
         state = index.view.snapshot.clusters.get(group.sample.cluster)
@@ -123,8 +128,7 @@ def _no_room(index: FleetIndex, one: ScaledStage, group: NodeGroup) -> list[Refu
     lacks = [_lack(one, slot.free_cpu, slot.free_memory, slot.free_pods, slot.devices) for slot in usable]
     least = min(lacks, key=lambda found: (len(found), sum(refusal.size for refusal in found)))
     if not least:
-        # It has room by itself: the job's other stages take it.
-        return [Refusal("room for it alone, but not beside the job's other stages", "split the job, or ask for less")]
+        return []
     node = group.sample
     size = _lack(one, node.cpu_millicores, node.memory_mib, node.max_pods, [1000] * node.gpu)
     return size or [Refusal(f"{one.reason}, busy", f"{one.remedy}, or wait", one.size) for one in least]
@@ -154,7 +158,7 @@ def _lack(one: ScaledStage, cpu: int, memory: int, pods: int, devices: Sequence[
     if pods < 1:
         found.append(Refusal("no pod more", "wait for a pod to end"))
     fitting = sum(room >= stage.gpu_millis for room in devices)
-    if stage.gpu > fitting:
+    if len(devices) >= stage.gpu > fitting:  # fewer devices than asked for are a refusal already
         found.append(
             Refusal(
                 f"{fitting} GPUs with {stage.gpu_millis} thousandths, {stage.gpu} needed",
