@@ -60,6 +60,7 @@ def command(
 
 def _check_kinds(kinds: tuple[str, ...]) -> None:
     from opendt.model.errors import InputError
+    from opendt.orchestrator import fleet_events  # noqa: F401 - makes its kinds known
     from opendt.orchestrator.event_types import EVENT_TYPES
 
     known = {*EVENT_TYPES, "calibration"}

@@ -21,7 +21,7 @@ from opendt.twin.state import FleetUpdate, Readings
 from opendt.verification.verify import Tolerances, verify_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from opendt.model.fleet import FleetSnapshot, NodeState
     from opendt.model.job import Job
@@ -99,6 +99,8 @@ class FleetService:
         Of verdicts.
     leader : callable
         Name of the process that leads when it is another one, else empty.
+    wake : callable, optional
+        Has the keeper look soon, from a thread of its own; without one it looks at once.
     """
 
     def __init__(
@@ -116,6 +118,7 @@ class FleetService:
         may_act: bool = False,
         tolerances: Tolerances | None = None,
         leader: Callable[[], str] = lambda: "",
+        wake: Callable[[], object] | None = None,
     ) -> None:
         self.name = name
         self.state = state
@@ -129,18 +132,30 @@ class FleetService:
         self._may_act = may_act
         self._tolerances = tolerances or Tolerances()
         self._leader = leader
+        self._wake = wake or keeper.step
         self._planning = threading.Lock()
         self._told: dict[str, list[Notice]] = {}
         self._telling = threading.Condition()
         bus.subscribe(self._hear)
 
     def resume(self) -> int:
-        """Follow the plans that an earlier process left; gives their number. Call it once the fleet has been seen."""
-        left = [stored for stored in self._book.load() if self.keeper.run_of(stored.plan.plan_id) is None]
+        """Follow the plans that are in the ledger, and no others; gives their number. Call it once the fleet has been seen."""
+        self.keeper.forget()
+        left = self._book.load()
         for stored in left:
-            self.planner.reserve(stored.plan, stored.job)
+            if stored.is_acting:
+                self._reserve_again(stored)
             self.keeper.resume(stored)
+        self._wake()
         return len(left)
+
+    def _reserve_again(self, stored: StoredPlan) -> None:
+        plan, job = stored.plan, stored.job
+        self.planner.reserve(plan, job)
+        for stage_id, placement in stored.moved.items():
+            self.planner.move(job, plan, stage_id, placement)
+        for stage_id in stored.ended:
+            self.planner.release(plan.plan_id, stage_id)
 
     @property
     def is_acting(self) -> bool:
@@ -182,29 +197,55 @@ class FleetService:
 
         Raises as `plan`, of the first that cannot be placed; then none is.
         """
+
+        def refuse(job: Job, infeasible: Infeasible) -> Infeasible:
+            raise InfeasibleJob(job.id, infeasible)
+
+        found = self._plan(jobs, strategy, refuse, dry_run=dry_run)
+        return [plan for plan in found if isinstance(plan, Plan)]
+
+    def plan_each(
+        self, jobs: Sequence[Job], strategy: str | None = None, *, dry_run: bool = False
+    ) -> list[Plan | Infeasible]:
+        """Place jobs in their order, each seeing the ones before it; those that can be are stored in one transaction.
+
+        Raises as `plan`, but for jobs that cannot be placed: they have the reason in place of a plan.
+        """
+        return self._plan(jobs, strategy, lambda _job, infeasible: infeasible, dry_run=dry_run)
+
+    def _plan(
+        self,
+        jobs: Sequence[Job],
+        strategy: str | None,
+        refused: Callable[[Job, Infeasible], Infeasible],
+        *,
+        dry_run: bool,
+    ) -> list[Plan | Infeasible]:
         self._check(jobs, strategy, dry_run=dry_run)
         chosen = strategy or self._strategy
-        plans: list[Plan] = []
-        fresh: list[tuple[Plan, Job]] = []
+        found: list[Plan | Infeasible] = []
+        fresh: dict[str, tuple[Plan, Job]] = {}
+        is_kept = False
         with self._planning:
             try:
                 for job in jobs:
                     known = None if dry_run else self._known(job, chosen, fresh)
-                    if known is None:
-                        known = self._placed(job, chosen, dry_run=dry_run)
-                        fresh.append((known, job))
-                    plans.append(known)
+                    placed = known or self._placed(job, chosen, dry_run=dry_run)
+                    if isinstance(placed, Infeasible):
+                        placed = refused(job, placed)
+                    elif known is None:
+                        self.planner.reserve(placed, job)
+                        fresh[job.id] = (placed, job)
+                    found.append(placed)
                 if fresh and not dry_run:
-                    self._book.store(fresh, is_acting=self._may_act)
-            except BaseException:
-                for plan, _ in fresh:
+                    self._book.store(list(fresh.values()), is_acting=self._may_act)
+                    is_kept = self._may_act
+            finally:
+                # Advice and dry runs hold nothing: who knows whether anybody follows them.
+                for plan, _ in () if is_kept else fresh.values():
                     self.planner.release(plan.plan_id)
-                raise
-        for plan, job in fresh:
-            self._took(plan, job)
-        if fresh and not dry_run:
-            self.keeper.step()
-        return plans
+        self._took(list(fresh.values()))
+        return found
 
     def _check(self, jobs: Sequence[Job], strategy: str | None, *, dry_run: bool) -> None:
         if strategy is not None and strategy not in self.planner.strategies:
@@ -219,25 +260,26 @@ class FleetService:
         if leader and not dry_run:
             raise NotLeading(f"fleet {self.name}: {leader} leads it; send plans there, or ask for a dry run")
 
-    def _known(self, job: Job, strategy: str, fresh: Sequence[tuple[Plan, Job]]) -> Plan | None:
-        digest = job_hash(job, strategy)
+    def _known(self, job: Job, strategy: str, fresh: Mapping[str, tuple[Plan, Job]]) -> Plan | None:
         stored = self._book.of_job(job.id)
-        found = stored.plan if stored else next((plan for plan, other in fresh if other.id == job.id), None)
-        if found is None or found.job_hash == digest:
+        if stored is None and job.id not in fresh:
+            return None
+        found = fresh[job.id][0] if stored is None else stored.plan
+        if found.job_hash == job_hash(job, strategy):
             return found
         raise JobConflict(
             f"job {job.id} is planned already as {found.plan_id}, with another content or strategy. Give the new one an id of its own"
         )
 
-    def _placed(self, job: Job, strategy: str, *, dry_run: bool) -> Plan:
+    def _placed(self, job: Job, strategy: str, *, dry_run: bool) -> Plan | Infeasible:
         scale = self._scale if job.scale is None else job.scale
         placed: Placed | Infeasible = self.planner.place(job, strategy, scale)
         if isinstance(placed, Infeasible):
             self.tell(events.PlanRefused(job=job.id, reason=placed.remedy))
-            raise InfeasibleJob(job.id, placed)
+            return placed
         digest = job_hash(job, strategy)
         prefix = "dry-" if dry_run else ""
-        plan = Plan(
+        return Plan(
             plan_id=prefix + plan_id_of(job, digest),
             job_id=job.id,
             job_hash=digest,
@@ -251,28 +293,32 @@ class FleetService:
             prediction=placed.prediction,
             explanation=placed.explanation,
         )
-        if not dry_run:
-            self.planner.reserve(plan, job)
-        return plan
 
-    def _took(self, plan: Plan, job: Job) -> None:
-        if plan.dry_run:
-            self._book.remember(plan, job)
-            return
-        stored = self._stored(plan.plan_id)
-        self.keeper.add(stored)
-        if job.origin is not None:
-            self.state.set_job_origins({job.id: job.origin.cluster})
-        predicted_ms = 0.0 if plan.prediction is None else plan.prediction.latency_p50_ms
-        self.tell(
-            events.PlanAccepted(
-                plan=plan.plan_id,
-                job=job.id,
-                strategy=plan.strategy,
-                stages=len(plan.placements),
-                latency_ms=predicted_ms,
+    def _took(self, plans: Sequence[tuple[Plan, Job]]) -> None:
+        """Follow plans that are stored now, and say so."""
+        origins = {}
+        for plan, job in plans:
+            if plan.dry_run:
+                self._book.remember(plan, job)
+                continue
+            if job.origin is not None:
+                origins[job.id] = job.origin.cluster
+            said = plan.prediction
+            self.tell(
+                events.PlanAccepted(
+                    plan=plan.plan_id,
+                    job=job.id,
+                    strategy=plan.strategy,
+                    stages=len(plan.placements),
+                    latency_ms=0.0 if said is None else said.latency_p50_ms,
+                )
             )
-        )
+        stored = [self._stored(plan.plan_id) for plan, _ in plans if not plan.dry_run]
+        if stored:
+            if origins:
+                self.state.set_job_origins(origins)
+            self.keeper.add(*stored)
+            self._wake()
 
     def record(self, plan_id: str) -> PlanRecord:
         """Say all that is known of a plan.
@@ -284,6 +330,8 @@ class FleetService:
         """
         stored = self._stored(plan_id)
         run = self.keeper.run_of(plan_id)
+        if run is None and not stored.status:
+            run = stored.run()
         if run is not None:
             return PlanRecord(stored.plan, stored.job, run.status, run.observation, None)
         if stored.plan.dry_run:
@@ -338,7 +386,7 @@ class FleetService:
         return {name: estimate for name, estimate in found.items() if estimate is not None}
 
     def _stored(self, plan_id: str) -> StoredPlan:
-        stored = self._book.find(plan_id)
+        stored = self._book.read(plan_id) if self._leader() else self._book.find(plan_id)
         if stored is None:
             raise UnknownPlan(f"plan {plan_id} is not known to fleet {self.name}")
         return stored
@@ -407,7 +455,7 @@ class FleetService:
             self.state.apply(FleetUpdate(node.cluster, nodes=(replace(node, is_ready=is_ready),)))
         else:
             self.state.apply(FleetUpdate(node.cluster, node_readings={node.name: self._readings(told)}))
-        self.keeper.step()
+        self._wake()
 
     def _node(self, told: NodeObservation | TelemetryObservation) -> NodeState:
         node = self.state.node(told.cluster, told.node)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opendt.model.job import Job
 from opendt.model.plan import Placement, Plan, PlanVerdict, StageObservation
+from opendt.orchestrator.fleet_run import PlanRun
 from opendt.verification.ledger_rows import DocumentRow
 
 if TYPE_CHECKING:
@@ -52,6 +53,15 @@ class StoredPlan:
     status: str = ""
     """How it ended; empty while it has not."""
 
+    def run(self) -> PlanRun:
+        """The plan as far as the ledger knows it."""
+        run = PlanRun(self.plan, self.job, is_acting=self.is_acting)
+        for stage_id, placement in self.moved.items():
+            run.fail_over(stage_id, placement)
+        for seen, is_shadow in self.ended.values():
+            run.note(seen, is_shadow=is_shadow)
+        return run
+
 
 class PlanBook:
     """Plans by id and by job.
@@ -71,17 +81,31 @@ class PlanBook:
         self._plans: dict[str, StoredPlan] = {}
         self._plan_of_job: dict[str, str] = {}
         self._dry_runs: OrderedDict[str, StoredPlan] = OrderedDict()
+        self._unwritten: list[DocumentRow] = []
 
     def load(self) -> list[StoredPlan]:
-        """Read all that is there; gives the plans that are not over, oldest first."""
-        documents = [row.document for row in self._ledger.documents("plans", self._fleet)]
-        for document in documents:
-            if document.content["type"] == "plan":
-                self._keep(_stored(document.content))
-        for document in documents:
-            _apply(self._plans[document.proposal_id], document.content)
-        open_plans = [one for one in self._plans.values() if not one.status]
+        """Read all that is there anew; gives the plans that are not over, oldest first."""
+        found = self._read(None)
+        with self._lock:
+            self._unwritten.clear()
+            self._plans = found
+            self._plan_of_job = {stored.job.id: plan_id for plan_id, stored in found.items()}
+        open_plans = [one for one in found.values() if not one.status]
         return sorted(open_plans, key=lambda one: (one.plan.accepted_ms, one.plan.plan_id))
+
+    def read(self, plan_id: str) -> StoredPlan | None:
+        """Look a plan up in the ledger, where another process may have written since; dry runs are this process's own."""
+        return self._read(plan_id).get(plan_id) or self._dry_runs.get(plan_id)
+
+    def _read(self, plan_id: str | None) -> dict[str, StoredPlan]:
+        rows = self._ledger.documents("plans", self._fleet, proposal_id=plan_id)
+        documents = [row.document for row in rows]
+        plans = [_stored(one.content) for one in documents if one.content["type"] == "plan"]
+        found = {stored.plan.plan_id: stored for stored in sorted(plans, key=lambda one: one.plan.accepted_ms)}
+        # A move comes before the end of the shadow, and takes back the end of what was left.
+        for document in sorted(documents, key=lambda one: one.content["type"] != "move"):
+            _apply(found[document.proposal_id], document.content)
+        return found
 
     def find(self, plan_id: str) -> StoredPlan | None:
         """Look a plan up; dry runs are found as long as they are remembered."""
@@ -132,26 +156,40 @@ class PlanBook:
             self._keep(StoredPlan(plan, job, is_acting))
 
     def record_end(self, plan_id: str, seen: StageObservation, *, is_shadow: bool) -> None:
-        """Record how a stage ended."""
+        """Record how a stage ended, with the next `flush`."""
         place = "shadow" if is_shadow else "stage"
         content = {"type": "stage", "observation": seen.model_dump(mode="json"), "is_shadow": is_shadow}
         self._add(plan_id, f"{place}.{seen.stage_id}", content)
 
     def record_move(self, plan_id: str, stage_id: str, placement: Placement) -> None:
-        """Record where a stage goes on, before it does."""
+        """Record where a stage goes on, with the next `flush`, before it does."""
         content = {"type": "move", "stage": stage_id, "placement": placement.model_dump(mode="json")}
         self._add(plan_id, f"move.{stage_id}", content)
 
     def record_over(self, plan_id: str, status: str, verdict: PlanVerdict | None) -> None:
-        """Record what became of a plan."""
+        """Record what became of a plan, with the next `flush`."""
         said = None if verdict is None else verdict.model_dump(mode="json")
         self._add(plan_id, "over", {"type": "over", "status": status, "verdict": said})
 
     def _add(self, plan_id: str, name: str, content: dict[str, Any]) -> None:
-        row = DocumentRow(f"{plan_id}/{name}", content, plan_id)
-        self._ledger.record_plans(self._fleet, [row])
         with self._lock:
+            self._unwritten.append(DocumentRow(f"{plan_id}/{name}", content, plan_id))
             _apply(self._plans[plan_id], content)
+
+    def flush(self) -> None:
+        """Write what was recorded since the last time, in one transaction, safe on disk when this returns.
+
+        Raises
+        ------
+        LedgerError
+            When the ledger is away for too long; it is written with the next one then.
+        """
+        with self._lock:
+            rows = list(self._unwritten)
+        if rows:
+            self._ledger.record_plans(self._fleet, rows)
+            with self._lock:
+                del self._unwritten[: len(rows)]
 
     def _keep(self, stored: StoredPlan) -> None:
         with self._lock:

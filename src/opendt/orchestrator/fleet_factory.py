@@ -22,6 +22,7 @@ from opendt.orchestrator.fleet import FleetService, may_act
 from opendt.orchestrator.fleet_book import PlanBook
 from opendt.orchestrator.fleet_keeper import FleetKeeper, KeeperSettings
 from opendt.orchestrator.fleet_planner import FleetPlanner, LearnedFile
+from opendt.orchestrator.fleet_recorder import recording
 from opendt.orchestrator.logs import log
 from opendt.twin.state import FleetState, FleetUpdate
 from opendt.verification.ledger import Ledger
@@ -82,13 +83,15 @@ def fleet_running(
         When what describes it is not there or wrong.
     """
     with ExitStack() as stack:
+        stack.enter_context(recording(ledger, bus))
         seen = _seen(settings.fleet, bus, clock_ms, stack, annotate)
         learned = LearnedFile(settings.state_dir / "fleet" / f"{settings.fleet.name}.learned.json")
         planner = _planner(settings, seen.state, clock_ms)
         learned.load_into(planner)
-        service = _service(settings, ledger, bus, seen, planner, clock_ms)
+        changed = threading.Event()
+        service = _service(settings, ledger, bus, seen, planner, clock_ms, wake=changed.set)
         stack.callback(service.keeper.close)
-        stack.enter_context(_turning(service, seen))
+        stack.enter_context(_turning(service, seen, changed))
         stack.callback(_write_reports, settings, service)
         stack.callback(learned.save, planner)
         yield service
@@ -252,6 +255,7 @@ def _service(
     seen: _Seen,
     planner: FleetPlanner,
     clock_ms: Callable[[], int],
+    wake: Callable[[], object] | None = None,
 ) -> FleetService:
     fleet = settings.fleet
     acts = may_act(settings.environment, settings.mode) and seen.hands is not None
@@ -280,20 +284,22 @@ def _service(
         may_act=acts,
         tolerances=tolerances,
         leader=lambda: "" if seen.is_leading() else "another process",
+        wake=wake,
     )
 
 
 @contextmanager
-def _turning(service: FleetService, seen: _Seen) -> Iterator[None]:
+def _turning(service: FleetService, seen: _Seen, changed: threading.Event) -> Iterator[None]:
     """Have the keeper look at every change, from a thread of its own, as long as this process leads."""
-    stopping, changed = threading.Event(), threading.Event()
+    stopping = threading.Event()
     if seen.collector is not None:
         seen.collector.subscribe(lambda _changes: changed.set())
-    if seen.is_leading():
+    led = seen.is_leading()
+    if led:
         service.resume()
 
     def turn() -> None:
-        led = seen.is_leading()
+        nonlocal led
         while not stopping.is_set():
             changed.wait(_STEP_S)
             changed.clear()
@@ -306,6 +312,9 @@ def _turning(service: FleetService, seen: _Seen) -> Iterator[None]:
                     service.keeper.step()
             except OpenDTError as error:  # the ledger is away: the next look finds what this one left
                 service.tell(LedgerTrouble(reason=str(error)))
+                stopping.wait(_STEP_S)
+            except Exception as error:  # noqa: BLE001 - a defect in one look must not leave all plans alone
+                log().error(f"the fleet's plans could not be looked after: {error!r}", exc_info=error)
                 stopping.wait(_STEP_S)
 
     thread = threading.Thread(target=turn, name="keeper", daemon=True)

@@ -10,15 +10,14 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from opendt.kubernetes.pods import stage_observation
 from opendt.orchestrator import fleet_events as events
+from opendt.orchestrator.fleet_crew import Chore, Chores, Crew
 from opendt.orchestrator.fleet_ports import ActionError
-from opendt.orchestrator.fleet_run import PlanRun
 from opendt.verification.verify import LatencyRow, Tolerances, latency_row, verify_plan
 
 if TYPE_CHECKING:
@@ -28,10 +27,13 @@ if TYPE_CHECKING:
     from opendt.orchestrator.events import EventBus
     from opendt.orchestrator.fleet_book import PlanBook, StoredPlan
     from opendt.orchestrator.fleet_ports import Hands, Planner
+    from opendt.orchestrator.fleet_run import PlanRun
     from opendt.twin.state import FleetState
 
 __all__ = ["FleetKeeper", "KeeperSettings"]
 
+_StageKey = tuple[str, str, bool]
+"""Plan, stage, and whether its shadow is meant."""
 _REPORTED: Final = 100_000
 """Rows of finished plans that are held for reports."""
 
@@ -59,25 +61,6 @@ class KeeperSettings:
     kept_ms: int = 3_600_000
     threads: int = 4
     tolerances: Tolerances = field(default_factory=Tolerances)
-
-
-@dataclass(slots=True)
-class _Chore:
-    """Something to be removed from a cluster, from a moment on, until it is done."""
-
-    cluster: str
-    what: str
-    work: Callable[[Hands], object]
-    not_before_ms: int
-    is_running: bool = False
-
-
-@dataclass(slots=True)
-class _Asked:
-    """An action that was handed to a pool, or failed and waits."""
-
-    since_ms: int
-    is_running: bool
 
 
 class FleetKeeper:
@@ -118,33 +101,46 @@ class FleetKeeper:
         self._state = state
         self._book = book
         self._planner = planner
-        self._hands = hands
+        self._crew = None if hands is None else Crew(hands, (settings or KeeperSettings()).threads)
         self._bus = bus
         self._clock_ms = clock_ms
         self._settings = settings or KeeperSettings()
         self._lock = threading.RLock()
         self._runs: dict[str, PlanRun] = {}
+        self._changed: dict[str, None] = {}
         self._version = -1
-        self._asked: dict[tuple[str, str, bool], _Asked] = {}
-        self._pools: dict[str, ThreadPoolExecutor] = {}
+        self._flying: set[_StageKey] = set()
+        self._waiting: dict[_StageKey, int] = {}
+        self._unsent: list[tuple[str, Callable[[Hands], object]]] = []
         self._away_since_ms: dict[str, int] = {}
         self._down: set[tuple[str, str]] = set()
         self._rows: list[LatencyRow] = []
         self._is_closed = False
-        self._doing: set[Future[None]] = set()
-        self._chores: list[_Chore] = []
+        self._chores = Chores()
+        self._cleared: set[tuple[str, str]] = set()
 
     def drain(self, timeout_s: float | None = None) -> None:
         """Wait until nothing is being done in the clusters."""
-        wait(list(self._doing), timeout=timeout_s)
+        if self._crew is not None:
+            self._crew.drain(timeout_s)
 
     def close(self) -> None:
         """Stop acting; what runs is waited for."""
         with self._lock:
             self._is_closed = True
-            pools = list(self._pools.values())
-        for pool in pools:
-            pool.shutdown(wait=True, cancel_futures=True)
+        if self._crew is not None:
+            self._crew.close()
+
+    def forget(self) -> None:
+        """Follow nothing any more, and look at everything anew afterwards: somebody else carried the plans on."""
+        with self._lock:
+            self._runs.clear()
+            self._changed.clear()
+            self._waiting.clear()
+            self._chores.clear()
+            self._cleared.clear()
+            self._unsent.clear()
+            self._version = -1
 
     @property
     def runs(self) -> list[PlanRun]:
@@ -160,19 +156,17 @@ class FleetKeeper:
 
     def run_of(self, plan_id: str) -> PlanRun | None:
         """Look up a plan that is not over."""
-        with self._lock:
-            return self._runs.get(plan_id)
+        return self._runs.get(plan_id)
 
-    def add(self, stored: StoredPlan) -> None:
-        """Follow a plan, new or from the book."""
-        run = PlanRun(stored.plan, stored.job, is_acting=stored.is_acting)
-        for stage_id, placement in stored.moved.items():
-            self._leave(run, stage_id, run.stages[stage_id].placement)
-            run.fail_over(stage_id, placement)
-        for seen, is_shadow in stored.ended.values():
-            run.note(seen, is_shadow=is_shadow)
+    def add(self, *plans: StoredPlan) -> None:
+        """Follow plans, new or from the book."""
         with self._lock:
-            self._runs[stored.plan.plan_id] = run
+            for stored in plans:
+                run = stored.run()
+                for stage_id in stored.moved:
+                    self._leave(run, stage_id, stored.plan.placements[stage_id])
+                self._runs[stored.plan.plan_id] = run
+                self._changed[stored.plan.plan_id] = None
 
     def resume(self, stored: StoredPlan) -> None:
         """Follow a plan that an earlier process left, and say so."""
@@ -182,17 +176,31 @@ class FleetKeeper:
         self._tell(events.PlanResumed(plan=stored.plan.plan_id, done=done, stages=len(run.stages)))
 
     def step(self) -> None:
-        """Look at what changed and do what follows from it."""
+        """Look at what changed and do what follows from it: what was decided is in the book before it is done.
+
+        Raises
+        ------
+        LedgerError
+            When the book cannot be written; what was decided stands, and is done after the next step that can.
+        """
         with self._lock:
             if self._is_closed:
                 return
             self._look()
             self._fail_over_from_away()
-            for run in list(self._runs.values()):
-                self._begin_ready(run)
-                if run.is_over:
-                    self._finish(run)
+            self._retry()
+            while self._changed:
+                run = self._runs.get(self._changed.popitem()[0])
+                if run is not None:
+                    self._begin_ready(run)
+                    if run.is_over:
+                        self._finish(run)
             self._clean_up()
+            self._book.flush()
+            unsent, self._unsent = self._unsent, []
+        for cluster, work in unsent:
+            if self._crew is not None:
+                self._crew.send(cluster, work)
 
     # What was seen
 
@@ -222,11 +230,12 @@ class FleetKeeper:
     def _miss(self, seen: FleetSnapshot) -> None:
         """Ask again for pods that were made before this look began, and are not there: making is repeatable."""
         there = {(pod.plan_id, pod.stage_id, pod.is_shadow) for pod in seen.pods.values() if pod.plan_id}
-        for run in self._runs.values():
+        for plan_id, run in self._runs.items():
             for name, stage in run.stages.items():
-                key = (run.plan.plan_id, name, stage.is_shadow)
-                if stage.is_asked and not stage.has_ended and key not in there:
+                key = (plan_id, name, stage.is_shadow)
+                if stage.is_asked and not stage.has_ended and key not in there and key not in self._flying:
                     stage.is_asked, stage.seen = False, None
+                    self._changed[plan_id] = None
 
     def _see_cluster(self, before: ClusterState | None, after: ClusterState | None) -> None:
         if after is None:
@@ -259,12 +268,22 @@ class FleetKeeper:
 
     def _see_pod(self, before: PodState | None, after: PodState | None) -> None:
         pod = after or before
-        run = self._runs.get(pod.plan_id) if pod is not None and pod.plan_id else None
-        if pod is None or run is None or pod.stage_id not in run.stages:
+        if pod is None or not pod.plan_id:
             return
-        stage = run.stages[pod.stage_id]
+        run = self._runs.get(pod.plan_id)
+        if run is None:
+            if before is None:
+                self._see_left(pod)
+            return
+        stage = run.stages.get(pod.stage_id)
+        if stage is None:
+            return
         if pod.is_shadow != stage.is_shadow:
+            if before is None and not pod.is_deleting and run.is_acting:
+                # It was made while the stage moved: by a request that hung, or in a cluster that was away.
+                self._leave(run, pod.stage_id, run.plan.placements[pod.stage_id])
             return
+        self._changed[pod.plan_id] = None
         self._planner.release(pod.plan_id, pod.stage_id)  # what it asks for is seen in the cluster from now on
         if after is None:
             if not stage.has_ended:
@@ -284,6 +303,12 @@ class FleetKeeper:
                 )
             )
             self._learn(run, after.stage_id)
+
+    def _see_left(self, pod: PodState) -> None:
+        """Have pods removed that a plan left which was over before this process began."""
+        stored = self._book.find(pod.plan_id)
+        if stored is not None and stored.is_acting and stored.status:
+            self._clear_later(stored.plan, pod.cluster)
 
     def _learn(self, run: PlanRun, name: str) -> None:
         seen = run.stages[name].seen
@@ -308,10 +333,11 @@ class FleetKeeper:
         """Send a stage to its shadow, or to another place; where there is none it is lost."""
         plan_id, stage = run.plan.plan_id, run.stages[name]
         left = stage.placement
-        shadow = None if stage.is_shadow else self._usable_shadow(run, name)
-        self._asked.pop((plan_id, name, stage.is_shadow), None)
+        self._changed[plan_id] = None
+        self._waiting.pop((plan_id, name, stage.is_shadow), None)
         self._tell(events.StageLost(plan=plan_id, stage=name, cluster=left.cluster, node=left.node_name, reason=reason))
-        if shadow is None or not run.is_acting:
+        shadow = self._usable_shadow(run, name) if run.is_acting and not stage.is_shadow else None
+        if shadow is None:
             run.lose(name, reason)
             if stage.seen is not None:
                 self._book.record_end(plan_id, stage.seen, is_shadow=stage.is_shadow)
@@ -325,47 +351,48 @@ class FleetKeeper:
         """Have the pod that a stage left behind removed, so that it does not run too should its place come back."""
         plan = run.plan
         what = f"what {plan.plan_id} left of stage {name}"
-        self._later(left.cluster, what, lambda hands: hands.delete(plan, name, left, is_shadow=False), self._clock_ms())
+        chore = Chore(left.cluster, what, lambda hands: hands.delete(plan, name, left, is_shadow=False))
+        self._chores.add(chore, self._clock_ms())
 
-    def _later(self, cluster: str, what: str, work: Callable[[Hands], object], not_before_ms: int) -> None:
-        if self._hands is not None:
-            self._chores.append(_Chore(cluster, what, work, not_before_ms))
+    def _clear_later(self, plan: Plan, cluster: str) -> None:
+        """Have all that a plan made in a cluster removed, once people had time to look at it."""
+        if (plan.plan_id, cluster) not in self._cleared:
+            self._cleared.add((plan.plan_id, cluster))
+            chore = Chore(cluster, f"what {plan.plan_id} left", partial(_clear, plan=plan, cluster=cluster))
+            self._chores.add(chore, self._clock_ms() + self._settings.kept_ms)
 
     def _clean_up(self) -> None:
-        """Remove what is due, where the cluster answers; what fails is tried again."""
-        now_ms = self._clock_ms()
-        for chore in self._chores:
-            if not chore.is_running and now_ms >= chore.not_before_ms and chore.cluster not in self._away_since_ms:
-                chore.is_running = True
-                self._send(chore.cluster, _Clean(self, chore))
+        """Remove what is due, where the cluster answers."""
+        for chore in self._chores.due(self._clock_ms(), self._away_since_ms):
+            self._unsent.append((chore.cluster, _Clean(self, chore)))
 
-    def cleaned(self, chore: _Chore, error: ActionError | None) -> None:
-        """Take note that something was removed, or was not."""
-        with self._lock:
-            if error is None or error.is_final:
-                self._chores.remove(chore)
-            else:
-                chore.is_running = False
-                chore.not_before_ms = self._clock_ms() + self._settings.retry_ms
+    def cleaned(self, chore: Chore, error: ActionError | None) -> None:
+        """Take note that something was removed, or was not: then it is tried again."""
         if error is None:
             self._tell(events.FleetAction(action="remove", cluster=chore.cluster, target=chore.what))
-        else:
-            self._tell(
-                events.FleetActionFailed(
-                    action="remove",
-                    cluster=chore.cluster,
-                    target=chore.what,
-                    reason=str(error),
-                    is_final=error.is_final,
-                )
+            return
+        if not error.is_final:
+            with self._lock:
+                self._chores.add(chore, self._clock_ms() + self._settings.retry_ms)
+        self._tell(
+            events.FleetActionFailed(
+                action="remove",
+                cluster=chore.cluster,
+                target=chore.what,
+                reason=str(error),
+                is_final=error.is_final,
             )
+        )
 
     def _usable_shadow(self, run: PlanRun, name: str) -> Placement | None:
+        """Another place for a stage that has room for it, which is held from now on."""
         planned = run.shadow_of(name)
-        if planned is not None and self._is_up(planned):
+        if planned is not None and self._is_up(planned) and self._planner.move(run.job, run.plan, name, planned):
             return planned
         found = self._planner.replacement(run.job, run.plan, name)
-        return found if found is not None and self._is_up(found) else None
+        if found is None or not self._is_up(found) or not self._planner.move(run.job, run.plan, name, found):
+            return None
+        return found
 
     def _is_up(self, placement: Placement) -> bool:
         node = self._state.node(placement.cluster, placement.node_name)
@@ -374,38 +401,37 @@ class FleetKeeper:
     # What is done
 
     def _begin_ready(self, run: PlanRun) -> None:
-        if self._hands is None:
+        """Ask for the pods of stages that can begin; of those in a cluster that is away, find another place at once."""
+        if self._crew is None:
             return
-        now_ms = self._clock_ms()
         for name in run.ready():
             stage = run.stages[name]
             key = (run.plan.plan_id, name, stage.is_shadow)
-            asked = self._asked.get(key)
-            if asked is not None and (asked.is_running or now_ms - asked.since_ms < self._settings.retry_ms):
+            if key in self._waiting:
                 continue
             if stage.placement.cluster in self._away_since_ms:
-                stage.is_asked = True  # so that it counts as one of the cluster's stages, and goes to its shadow
-                continue
-            self._asked[key] = _Asked(now_ms, is_running=True)
-            self._send(stage.placement.cluster, _Create(self, run, name, stage.placement, stage.is_shadow))
+                self._lose(run, name, f"cluster {stage.placement.cluster} does not answer")
+                stage, key = run.stages[name], (run.plan.plan_id, name, True)
+                if stage.has_ended:
+                    continue
+            stage.is_asked = True
+            self._flying.add(key)
+            work = _Create(self, run, name, stage.placement, stage.is_shadow)
+            self._unsent.append((stage.placement.cluster, work))
 
-    def _send(self, cluster: str, work: Callable[[Hands], object]) -> None:
-        hands = self._hands
-        if hands is None:
-            return
-        if cluster not in self._pools:
-            self._pools[cluster] = ThreadPoolExecutor(self._settings.threads, thread_name_prefix=f"acts-{cluster}")
-        doing = self._pools[cluster].submit(_do, work, hands)
-        self._doing.add(doing)
-        doing.add_done_callback(self._doing.discard)
+    def _retry(self) -> None:
+        """Let stages whose pods were refused for now be asked for again when it is time."""
+        now_ms = self._clock_ms()
+        for key in [key for key, due_ms in self._waiting.items() if due_ms <= now_ms]:
+            del self._waiting[key]
+            self._changed[key[0]] = None
 
     def created(self, run: PlanRun, name: str, placement: Placement, is_shadow: bool, pod: str) -> None:
         """Take note that a stage's pod was made."""
         with self._lock:
-            self._asked.pop((run.plan.plan_id, name, is_shadow), None)
-            stage = run.stages[name]
-            if stage.is_shadow == is_shadow:
-                stage.is_asked = True
+            self._flying.discard((run.plan.plan_id, name, is_shadow))
+            if run.stages[name].is_shadow != is_shadow:
+                self._leave(run, name, placement)  # it has moved meanwhile
         self._tell(
             events.FleetAction(action="create pod", cluster=placement.cluster, target=pod, plan=run.plan.plan_id)
         )
@@ -423,9 +449,16 @@ class FleetKeeper:
             )
         )
         with self._lock:
-            self._asked[run.plan.plan_id, name, is_shadow] = _Asked(self._clock_ms(), is_running=False)
-            if error.is_final and run.stages[name].is_shadow == is_shadow:
+            key = (run.plan.plan_id, name, is_shadow)
+            self._flying.discard(key)
+            stage = run.stages[name]
+            if stage.is_shadow != is_shadow or stage.seen is not None or run.plan.plan_id not in self._runs:
+                return
+            stage.is_asked = False
+            if error.is_final:
                 self._lose(run, name, str(error))
+            else:
+                self._waiting[key] = self._clock_ms() + self._settings.retry_ms
 
     # What is over
 
@@ -444,8 +477,7 @@ class FleetKeeper:
         places = {stage.placement.cluster for stage in run.stages.values()}
         places |= {placement.cluster for placement in plan.placements.values()}
         for cluster in sorted(places) if run.is_acting else ():
-            work = partial(_clear, plan=plan, cluster=cluster)
-            self._later(cluster, f"what {plan.plan_id} left", work, self._clock_ms() + self._settings.kept_ms)
+            self._clear_later(plan, cluster)
         ends = [seen.finished_ms for seen in observation.stages if seen.finished_ms is not None]
         latency_ms = float(max(ends) - plan.accepted_ms) if ends else 0.0
         self._tell(events.PlanFinished(plan=plan.plan_id, status=run.status, latency_ms=latency_ms))
@@ -472,10 +504,6 @@ class FleetKeeper:
         self._bus.publish(replace(event, datacenter=self._fleet, time_ms=self._clock_ms()))
 
 
-def _do(work: Callable[[Hands], object], hands: Hands) -> None:
-    work(hands)
-
-
 def _clear(hands: Hands, plan: Plan, cluster: str) -> None:
     hands.clear(plan, cluster)
 
@@ -485,7 +513,7 @@ class _Clean:
     """A chore, done by a thread of its cluster."""
 
     keeper: FleetKeeper
-    chore: _Chore
+    chore: Chore
 
     def __call__(self, hands: Hands) -> None:
         error: ActionError | None = None

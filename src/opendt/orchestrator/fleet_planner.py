@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from opendt.model.job import Job
     from opendt.model.plan import Placement, Plan, StageObservation, StagePrediction
     from opendt.policy.base import PlacementPolicy
+    from opendt.twin.scaling import ScaledStage
     from opendt.twin.state import FleetState
 
 __all__ = ["FleetPlanner", "LearnedFile"]
@@ -97,24 +98,27 @@ class FleetPlanner:
 
     def reserve(self, plan: Plan, job: Job) -> None:
         """Count a plan's requests as used until its pods are seen or it is released."""
-        scaled = scale_job(job, plan.scale)
+        places = plan.placements
         holds = [
-            Hold(
-                plan.plan_id,
-                one.stage.id,
-                place.cluster,
-                place.node_name,
-                one.cpu_millicores,
-                one.memory_mib,
-                one.stage.gpu,
-                one.stage.gpu_millis,
-            )
-            for one in scaled.stages
-            if (place := plan.placements.get(one.stage.id)) is not None
+            _hold(plan.plan_id, one, places[one.stage.id])
+            for one in scale_job(job, plan.scale).stages
+            if one.stage.id in places
         ]
         with self._lock:
             self._view.reserve(holds)
             self._predictor.expect(plan)
+
+    def move(self, job: Job, plan: Plan, stage_id: str, placement: Placement) -> bool:
+        """Hold room for a stage elsewhere than its plan says; false, and nothing held, where there is none."""
+        one = _scaled_stage(job, plan, stage_id)
+        with self._lock:
+            self._view.sync(self._state)
+            self._index.refresh()
+            slot = self._index.slot(placement.cluster, placement.node_name)
+            if slot is None or not slot.fits(one):
+                return False
+            self._view.reserve([_hold(plan.plan_id, one, placement)])
+        return True
 
     def release(self, plan_id: str, stage_id: str | None = None) -> None:
         """Give back what is reserved for a plan, or for one of its stages."""
@@ -153,7 +157,7 @@ class FleetPlanner:
         started_ms, finished_ms = observation.started_ms, observation.finished_ms
         if node is None or observation.cpu_seconds is None or started_ms is None or finished_ms is None:
             return None
-        one = next(one for one in scale_job(job, plan.scale).stages if one.stage.id == observation.stage_id)
+        one = _scaled_stage(job, plan, observation.stage_id)
         return stage_energy_j(node, one.cpu_millicores, observation.cpu_seconds, (finished_ms - started_ms) / 1000)
 
     def start_of(self, plan: Plan, job: Job, stage_id: str) -> StartEstimate | None:
@@ -182,6 +186,16 @@ class FleetPlanner:
         """Take what was learned before."""
         with self._lock:
             self._predictor.restore(state)
+
+
+def _scaled_stage(job: Job, plan: Plan, stage_id: str) -> ScaledStage:
+    return next(one for one in scale_job(job, plan.scale).stages if one.stage.id == stage_id)
+
+
+def _hold(plan_id: str, one: ScaledStage, place: Placement) -> Hold:
+    stage = one.stage
+    asked = (one.cpu_millicores, one.memory_mib, stage.gpu, stage.gpu_millis)
+    return Hold(plan_id, stage.id, place.cluster, place.node_name, *asked)
 
 
 class LearnedFile:

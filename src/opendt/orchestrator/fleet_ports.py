@@ -80,6 +80,9 @@ class Planner(Protocol):
     def release(self, plan_id: str, stage_id: str | None = None) -> None:
         """Give back what is reserved for a plan, or for one of its stages."""
 
+    def move(self, job: Job, plan: Plan, stage_id: str, placement: Placement) -> bool:
+        """Hold room for a stage elsewhere than its plan says; false, and nothing held, where there is none."""
+
     def replacement(self, job: Job, plan: Plan, stage_id: str) -> Placement | None:
         """Find another place for one stage, outside of the cluster or node that it was lost with; None when there is none."""
 

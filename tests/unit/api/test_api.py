@@ -16,7 +16,7 @@ from opendt.api.app import create_app, serving
 from opendt.api.routes.fleet import schemas
 from opendt.model.errors import InputError
 from opendt.verification.ledger import Ledger
-from tests.small_fleet import SmallFleet, job
+from tests.told_fleet import SmallFleet, job
 
 
 @pytest.fixture

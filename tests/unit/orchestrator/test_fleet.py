@@ -15,7 +15,7 @@ from opendt.orchestrator.fleet import InfeasibleJob, JobConflict, UnknownPlan, m
 from opendt.orchestrator.fleet_ports import ActionError
 from opendt.twin.state import FleetUpdate
 from opendt.verification.ledger import Ledger
-from tests.small_fleet import NOW_MS, SmallFleet, ToldPlanner, job, node
+from tests.told_fleet import NOW_MS, SmallFleet, ToldPlanner, job, node
 
 
 @pytest.fixture

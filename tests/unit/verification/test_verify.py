@@ -9,7 +9,7 @@ import pytest
 
 from opendt.model.plan import Placement, Plan, PlanObservation, StageObservation
 from opendt.verification.verify import Tolerances, latency_row, summarize, verify_plan, write_reports
-from tests.small_fleet import NOW_MS, job, prediction
+from tests.told_fleet import NOW_MS, job, prediction
 
 JOB = job()
 
