@@ -458,3 +458,35 @@ def test_a_setting_that_is_wrong_is_named_and_no_secret_shown(client, settings, 
     with pytest.raises(InputError, match=message) as caught:
         (client or (lambda settings: KafkaSink("x", settings=settings)))(settings)
     assert "geheim" not in str(caught.value)
+
+
+TAKES_LONG_TO_BEGIN = """
+import sys, time
+from opendt.telemetry.kafka import KafkaSource
+
+bootstrap, group, workload, power = sys.argv[1:]
+source = KafkaSource(bootstrap, group, companions={workload: (power,)})
+
+def on_assigned(partitions):
+    time.sleep(2.5)  # as a twin does that is read from a slow disk: meanwhile the client's statistics pile up
+    return {}
+
+source.subscribe([workload, power], on_assigned=on_assigned, on_revoked=lambda _: None)
+deadline_s, records = time.monotonic() + 30, []
+while len(records) < 2:
+    assert time.monotonic() < deadline_s, "no records"
+    records += source.poll(timeout_s=0.2)
+source.close()
+"""
+
+
+def test_a_member_that_takes_long_to_begin_is_not_aborted_by_its_client(kafka_broker, fresh_name):
+    topics = [fresh_name("workload"), fresh_name("power")]
+    sink = KafkaSink(kafka_broker.bootstrap)
+    for topic in topics:
+        sink.send(topic, b"{}", key="a")
+    sink.close()
+    # In a process of its own, which an abort would end.
+    words = [sys.executable, "-c", TAKES_LONG_TO_BEGIN, kafka_broker.bootstrap, fresh_name("group"), *topics]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=DEADLINE_S + 10, check=False)
+    assert done.returncode == 0, done.stderr

@@ -148,8 +148,12 @@ class KafkaSource:
         self._consumer.subscribe(own, on_assign=assigned, on_revoke=revoked, on_lost=lost)
 
     def _partition_counts(self) -> dict[str, int]:
-        """Partitions of every topic that exists."""
-        topics = self._consumer.list_topics(timeout=self._connect_timeout_s).topics
+        """Partitions of every topic that exists.
+
+        Not asked of the consumer: it would forget that it is in the midst of a poll, and abort the process (confluent-kafka's
+        `CallState_get`) when its statistics come in the same one.
+        """
+        topics = self._questions().list_topics(timeout=self._connect_timeout_s).topics
         return {name: len(topic.partitions) for name, topic in topics.items() if topic.error is None}
 
     def _companions_of(self, partitions: Collection[Partition], counts: Mapping[str, int]) -> list[Partition]:
@@ -208,10 +212,8 @@ class KafkaSource:
             _, known_end = self._consumer.get_watermark_offsets(place, cached=True)
             if known_end > position or self._line.is_away:
                 return False
-            if self._asker is None:
-                self._asker = self._line.asker()
             question = {place: OffsetSpec.latest()}  # type: ignore[no-untyped-call]
-            answer = self._asker.list_offsets(
+            answer = self._questions().list_offsets(
                 question, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=1.0
             )[place]
             return position >= int(answer.result().offset)
@@ -221,6 +223,11 @@ class KafkaSource:
                 with suppress(KafkaException):
                     self._asker.list_topics(timeout=1.0)
             return False
+
+    def _questions(self) -> AdminClient:
+        if self._asker is None:
+            self._asker = self._line.asker()
+        return self._asker
 
     def commit(self, offsets: Mapping[Partition, int]) -> None:
         """Tell the broker the next offset of each partition, without waiting for it; the ledger's are the ones that count."""
