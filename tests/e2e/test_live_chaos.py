@@ -19,7 +19,7 @@ from opendt.orchestrator.health import HealthFile
 from opendt.telemetry.log import LogSink
 from opendt.verification.ledger import Ledger
 from tests import jumping_clock
-from tests.command import FACE
+from tests.command import FACE, opendt
 from tests.live import IS_SOAK, NAME, Live, read_all, undisturbed, without_counts
 
 AWAY_S = 60 if IS_SOAK else 2
@@ -92,6 +92,12 @@ def test_a_database_that_is_killed_away_and_back_changes_nothing(reference, tmp_
         process.until(lambda: health.read().get("waits_for", "").startswith("the ledger: "), "what is waited for")
         since_ms = health.read()["time_ms"]
         process.until(lambda: health.read()["time_ms"] > since_ms, "another sign of life")
+        status = opendt("status", "--config", live.file)
+        assert status.returncode == 1
+        assert status.stdout.startswith("waiting for the ledger: postgresql")
+        assert f"process {process.pid}" in status.stdout
+        assert f"{NAME}: window " in status.stdout
+        assert "Connection refused" in status.stderr
         time.sleep(AWAY_S)
         assert process.is_running
         own_postgres_server.start()

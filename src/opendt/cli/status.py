@@ -35,16 +35,27 @@ def command(config: Path | None, as_json: bool) -> None:
     """Say whether a process runs, and of each datacenter: its window, lag, watermark, counts and last errors.
 
     Windows and errors are those of the ledger; lag and counts are those of the process, as of its last sign of life.
+    While the ledger is out of reach, what the process says of itself is printed, and the exit code is 1.
     """
     from opendt.cli.ledger import opened_ledger
+    from opendt.model.errors import LedgerError
     from opendt.orchestrator.settings import load_settings
 
     settings = load_settings(config)
     processes = _processes(settings)
     health = _health(settings, processes)
     _refuse_nothing(settings, bool(processes), health)
-    with opened_ledger(None, config) as ledger:
-        status = _status(processes, health, ledger, _now_ms())
+    try:
+        with opened_ledger(None, config) as ledger:
+            status = _status(processes, health, ledger, _now_ms())
+    except LedgerError:
+        if health is not None and any(one["is_alive"] for one in processes):
+            _show(_status_without_ledger(processes, health, settings, _now_ms()), as_json)
+        raise
+    _show(status, as_json)
+
+
+def _show(status: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(status, indent=2, ensure_ascii=False))
         return
@@ -115,6 +126,29 @@ def _status(
         "ledger": ledger.place,
         "errors": _errors(ledger, ""),
         "datacenters": {name: _datacenter(name, lives.get(name, {}), ledger) for name in names},
+    }
+
+
+def _status_without_ledger(
+    processes: list[dict[str, Any]], health: Mapping[str, Any], settings: Settings, now_ms: int
+) -> dict[str, Any]:
+    """What the process says of itself."""
+    from opendt.orchestrator.settings_model import without_password
+
+    sign_ms = now_ms - int(health.get("time_ms", now_ms))
+    absent: dict[str, Any] = {"score": None, "positions": [], "errors": []}
+    lives = {
+        name: {**one, "window": one.get("window_index"), **absent}
+        for name, one in health.get("datacenters", {}).items()
+    }
+    return {
+        "status": _word(processes, health, sign_ms),
+        "processes": processes,
+        "waits_for": health.get("waits_for"),
+        "last_sign_of_life_ms": sign_ms,
+        "ledger": without_password(str(settings.ledger_address)),
+        "errors": [],
+        "datacenters": lives,
     }
 
 
