@@ -147,7 +147,8 @@ def _expected_pod(thing: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "version": thing["metadata"]["resourceVersion"],
         "uid": thing["metadata"]["uid"],
-        "labels": thing["metadata"].get("labels", {}),
+        # Labels of ours are fields of the pod.
+        "labels": {key: said for key, said in thing["metadata"].get("labels", {}).items() if "opendt.io/" not in key},
         "node": thing["spec"].get("nodeName", ""),
         "phase": thing["status"]["phase"],
         "cpu": _thousandths(asks.get("cpu", "0")),

@@ -114,7 +114,7 @@ def test_a_pod_may_do_nothing_that_it_need_not(planes, manager):
         arguments=("--kind", "integer"),
         environment={"B": "2", "A": "1"},
         tolerations=(Toleration(key="battery"), Toleration(key="spot", value="yes", effect="NoSchedule")),
-        annotations={"test/seconds": "1s"},
+        annotations={"kwok.opendt.io/seconds": "1s"},
         deadline_s=60,
     )
     with acting(manager, image_pull_policy="Never") as actuator:

@@ -121,8 +121,14 @@ def gpu_count(resources: Mapping[str, Any]) -> int:
 
 
 def _power(labels: Mapping[str, str], known: NodeDefaults, problems: list[str]) -> tuple[float, float]:
-    idle_w = _number(labels, IDLE_W, known.idle_w, problems)
-    max_w = _number(labels, MAX_W, max(known.max_w, idle_w), problems)
+    """Power at rest and at full load; where only one is said, the other keeps the proportion of the defaults."""
+    idle_w = _number(labels, IDLE_W, math.nan, problems)
+    max_w = _number(labels, MAX_W, math.nan, problems)
+    if math.isnan(max_w):
+        is_enough = idle_w > 0 and known.idle_w > 0  # not so for NaN either
+        max_w = idle_w * known.max_w / known.idle_w if is_enough else known.max_w
+    if math.isnan(idle_w):
+        idle_w = max_w * known.idle_w / known.max_w
     if idle_w > max_w:
         problems.append(
             f"{IDLE_W}: found {idle_w:g} W, expected at most {MAX_W}, {max_w:g} W. "
@@ -150,7 +156,7 @@ def _number(
         value = math.nan
     if least <= value <= most:
         return value
-    instead = "" if math.isnan(default) else f". Taken for {default:g}"
+    instead = ". Passed over" if math.isnan(default) else f". Taken for {default:g}"
     problems.append(f"{key}: found {labels[key]!r}, expected a number from {least:g} to {most:g}{instead}")
     return default
 

@@ -57,7 +57,7 @@ def test_a_plain_node_is_taken_for_the_defaults():
         (
             "dt.hardware.idle_w",
             "ten",
-            "dt.hardware.idle_w: found 'ten', expected a number from 0 to 1e+06. Taken for 100",
+            "dt.hardware.idle_w: found 'ten', expected a number from 0 to 1e+06. Passed over",
         ),
         ("dt.hardware.max_w", "nan", "dt.hardware.max_w: found 'nan'"),
         ("dt.hardware.mhz", "0", "dt.hardware.mhz: found '0', expected a number from 1 to 100000. Taken for 2400"),
@@ -77,11 +77,23 @@ def test_idle_above_full_load_is_told():
     assert (node.idle_w, node.max_w) == (100.0, 350.0)
 
 
+def test_where_only_one_power_is_said_the_other_keeps_the_proportion():
+    assert power({"dt.hardware.max_w": "7"}) == (2.0, 7.0)
+    assert power({"dt.hardware.idle_w": "2"}) == (2.0, 7.0)
+    assert power({"dt.hardware.idle_w": "0"}) == (0.0, 350.0)
+
+
+def power(labels):
+    node, problems = decode_node("a", node_object(labels=labels))
+    assert problems == ()
+    return node.idle_w, node.max_w
+
+
 def test_a_resiliency_beyond_its_bounds_is_told():
     node, _ = decode_node("a", node_object(labels={"dt.cluster.resiliency": "1.2"}))
     of_cluster, problems = cluster_labels(node)
     assert of_cluster.resiliency_ratio is None
-    assert problems == ("dt.cluster.resiliency: found '1.2', expected a number from 0 to 1",)
+    assert problems == ("dt.cluster.resiliency: found '1.2', expected a number from 0 to 1. Passed over",)
 
 
 @pytest.mark.parametrize("status", ["False", "Unknown"])
