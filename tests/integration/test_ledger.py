@@ -368,7 +368,7 @@ def test_two_ledgers_write_in_turn(url, ledger):
 
 
 def test_pages_are_joined(ledger, monkeypatch):
-    monkeypatch.setattr("opendt.verification.ledger._PAGE", 4)
+    monkeypatch.setattr("opendt.verification.ledger_reading._PAGE", 4)
     fill(ledger, 10)
     assert [row.index for row in ledger.windows("surf")] == list(range(10))
     assert [row.entry.index for row in ledger.entries("surf", 3, 8)] == [3, 4, 5, 6, 7, 8]
