@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -142,14 +143,16 @@ class Collector:
             thread.start()
 
     def wait_synced(self, timeout_s: float) -> bool:
-        """Wait until nodes and pods of all clusters were listed once, and what was listed is published."""
-        for follower in self._followers.values():
-            for reflector in (follower.nodes, follower.pods):
-                if not reflector.is_synced.wait(timeout_s):
-                    return False
+        """Wait until nodes and pods of all clusters were listed once, and what was listed is published.
+
+        False when that took longer, as it does while a cluster is away; the others are followed all the same.
+        """
+        until_s = time.monotonic() + timeout_s
+        reflectors = [each for follower in self._followers.values() for each in (follower.nodes, follower.pods)]
+        synced = [each.is_synced.wait(max(until_s - time.monotonic(), 0.0)) for each in reflectors]
         published = threading.Event()
         self._updates.put(published)
-        return published.wait(timeout_s)
+        return published.wait(max(until_s - time.monotonic(), 1.0)) and all(synced)
 
     def stop(self) -> None:
         """Stop following; what was taken in by then is published."""
