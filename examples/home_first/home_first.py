@@ -30,8 +30,10 @@ class HomeFirst:
     def place(self, job: Job, fleet: FleetIndex, *, scale: float | None = None) -> Placed | Infeasible:
         scaled = fleet.scaled(job, scale)
         quickest = best_layout(fleet, scaled)
-        if not isinstance(quickest, Laid) or job.origin is None:
-            return quickest if not isinstance(quickest, Laid) else explained(fleet, scaled, quickest, "no home")
+        if not isinstance(quickest, Laid):
+            return quickest
+        if job.origin is None or job.origin.cluster not in fleet.clusters:
+            return explained(fleet, scaled, quickest, "no home")
         home = lay(fleet, scaled, Rules(within=job.origin.cluster))
         slowest_ms = quickest.latency_ms * self.patience
         if job.deadline_ms is not None:

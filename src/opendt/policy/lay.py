@@ -121,7 +121,7 @@ class Rules:
     native : collection of str
         Stages that must not be emulated where they can run natively.
     within : str, optional
-        The only cluster.
+        The only cluster; one of the index.
     barred : mapping of str to collection of (str, str)
         Nodes that a stage must not go to.
     barred_clusters : mapping of str to collection of str
@@ -251,7 +251,7 @@ def choose(
     finish = table.finish_ms
     weights = finish if rules.weigh is None else rules.weigh(table)
     if rules is not _PLAIN or table.allowed is not None:
-        weights = _restricted(table, weights, rules)
+        weights = _restricted(index, table, weights, rules)
     barred = rules.barred.get(one.stage.id, ())
     groups = table.options.groups
     while True:
@@ -279,16 +279,15 @@ def choose(
                 weights[place] = inf
 
 
-def _restricted(table: Table, weights: NDArray[np.float64], rules: Rules) -> NDArray[np.float64]:
+def _restricted(index: FleetIndex, table: Table, weights: NDArray[np.float64], rules: Rules) -> NDArray[np.float64]:
     """Weigh what the rules forbid infinitely much; what they only prefer, where there is anything else."""
     name, options = table.one.stage.id, table.options
     out = np.zeros(len(options), dtype=np.bool_) if table.allowed is None else ~table.allowed
-    away = rules.barred_clusters.get(name, ())
-    if rules.within is not None or away:
-        for place, group in enumerate(options.groups):
-            cluster = group.sample.cluster
-            if (rules.within is not None and cluster != rules.within) or cluster in away:
-                out[place] = True
+    if rules.within is not None:
+        out |= options.cluster != index.clusters.index(rules.within)
+    for cluster in rules.barred_clusters.get(name, ()):
+        if cluster in index.clusters:
+            out |= options.cluster == index.clusters.index(cluster)
     if name in rules.native and bool((options.is_native & ~out).any()):
         out |= ~options.is_native
     latest_ms = rules.latest_ms.get(name)

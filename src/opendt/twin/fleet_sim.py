@@ -314,11 +314,17 @@ def _hold_pods(
     node = load.node
     if not load.pods and not load.holds and node.cpu_usage_millicores is None:
         return
-    pods = sorted(load.pods.items(), key=lambda item: (item[1].phase not in _RUNNING, item[1].scheduled_ms, item[0]))
     ratio, surplus = _use(load, now_ms)
+    # Where demands cannot exceed the node nobody takes from anybody: what stays for good is one task then.
+    is_calm = surplus <= 0 and load.cpu_millicores <= node.cpu_millicores and load.memory_mib <= node.memory_mib
+    pods = sorted(load.pods.items(), key=lambda item: (item[1].phase not in _RUNNING, item[1].scheduled_ms, item[0]))
     room_cpu, room_memory = node.cpu_millicores, node.memory_mib
+    stays_cpu = stays_memory = 0
     for _, pod in pods:
         left = None if remaining_ms is None else remaining_ms(pod)
+        if left is None and is_calm:
+            stays_cpu, stays_memory = stays_cpu + pod.cpu_millicores, stays_memory + pod.memory_mib
+            continue
         length_ms = FOREVER_MS if left is None else min(max(round(left), 1), FOREVER_MS)
         # What is there is there, even when it asks for more than its node has left.
         cpu, memory = min(pod.cpu_millicores, room_cpu), min(pod.memory_mib, room_memory)
@@ -326,6 +332,12 @@ def _hold_pods(
         held.add(host, cpu, memory, ((length_ms, pod.cpu_millicores * ratio),))
     if surplus > 0:  # what nobody asked for: the system itself, pods without requests
         held.add(host, 0, 0, ((FOREVER_MS, surplus),))
+    if is_calm:
+        cpu = stays_cpu + sum(hold.cpu_millicores for hold in load.holds.values())
+        memory = stays_memory + sum(hold.memory_mib for hold in load.holds.values())
+        if cpu or memory:
+            held.add(host, cpu, memory, ((FOREVER_MS, float(cpu)),))
+        return
     for _, hold in sorted(load.holds.items()):
         cpu, memory = min(hold.cpu_millicores, room_cpu), min(hold.memory_mib, room_memory)
         room_cpu, room_memory = room_cpu - cpu, room_memory - memory
