@@ -98,10 +98,10 @@ class ClusterClient:
     api : ApiClient
         The official client, configured for a context.
     connect_s, read_s : float
-        How long connecting and an answer may take, in s.
+        How long connecting and an answer may take, in s; connecting never longer than the answer of a request may.
     """
 
-    def __init__(self, cluster: str, api: ApiClient, *, connect_s: float = 3.0, read_s: float = 30.0) -> None:
+    def __init__(self, cluster: str, api: ApiClient, *, connect_s: float = 3.0, read_s: float = 10.0) -> None:
         self.cluster = cluster
         self._api = api
         self._connect_s = connect_s
@@ -152,7 +152,10 @@ class ClusterClient:
         finally:
             response.release_conn()
         is_json = response.headers.get("Content-Type", "").startswith(JSON)
-        return response.status, orjson.loads(data) if is_json else data.decode(errors="replace")
+        try:
+            return response.status, orjson.loads(data) if is_json else data.decode(errors="replace")
+        except orjson.JSONDecodeError as error:
+            raise ClusterAwayError(self.cluster, f"{method} {path}: no JSON: {data[:80]!r}") from error
 
     def get(self, path: str, query: Mapping[str, str] | None = None, *, read_s: float | None = None) -> Any:
         """Ask for an object, a list or a text; errors as for `request`."""
@@ -211,7 +214,10 @@ class ClusterClient:
         headers = {"Accept": JSON, "User-Agent": "opendt"}
         if body is not None:
             headers["Content-Type"] = content_type
-        self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+        try:
+            self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+        except Exception as error:  # files of tokens that are gone, plug-ins that fail: they raise what they like
+            raise ClusterAwayError(self.cluster, f"no login: {type(error).__name__}: {error}") from error
         url = self.url + path + (f"?{urlencode(query)}" if query else "")
         # The pool of the official client, which knows certificates and proxies; its own `request` encodes JSON slowly
         # and in one form only.
@@ -222,7 +228,7 @@ class ClusterClient:
                 url,
                 body=None if body is None else orjson.dumps(body),
                 headers=headers,
-                timeout=urllib3.Timeout(connect=self._connect_s, read=read_s),
+                timeout=urllib3.Timeout(connect=min(self._connect_s, read_s), read=read_s),
                 retries=False,
                 redirect=False,
                 preload_content=False,

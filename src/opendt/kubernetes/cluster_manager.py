@@ -23,6 +23,7 @@ from opendt.model.fleet import ClusterState
 __all__ = ["ClusterManager", "ManagedCluster", "discover"]
 
 _PROBE: Final = "/readyz"
+_UNAUTHORIZED: Final = 401
 
 
 def discover(kubeconfigs: Iterable[Path | str], clusters: Mapping[str, str] | None = None) -> dict[str, Context]:
@@ -86,6 +87,7 @@ class ManagedCluster:
         self._breaker = CircuitBreaker(settings.failures)
         self._client = ClusterClient(state.name, api_client(context))
         self._stamp = _stamp(context.file)
+        self._is_login_old = False
         self._changing = threading.Lock()
         self.state = state
         """As last seen; replaced as a whole, so that readers never see half of it."""
@@ -109,6 +111,8 @@ class ManagedCluster:
         try:
             self._client.get(_PROBE, read_s=self._settings.deadline_s)
         except (ApiError, ClusterAwayError) as error:
+            # Tokens in files are renewed by others, and the official client reads them once.
+            self._is_login_old = isinstance(error, ApiError) and error.status == _UNAUTHORIZED
             opened = self._breaker.failed()
             reachable = not self._breaker.is_open
             self._change(is_reachable=reachable, message=str(error))
@@ -143,7 +147,7 @@ class ManagedCluster:
 
     def _read_again(self, tell: TellEvent) -> None:
         stamp = _stamp(self.context.file)
-        if stamp == self._stamp:
+        if stamp == self._stamp and not self._is_login_old:
             return
         self._stamp = stamp
         try:
@@ -151,7 +155,7 @@ class ManagedCluster:
             if self.context.name not in contexts:
                 raise InputError("contexts", ", ".join(contexts), self.context.name, file=str(self.context.file))
             found = contexts[self.context.name]
-            if found.content != self.context.content:
+            if found.content != self.context.content or self._is_login_old:
                 client = ClusterClient(self.name, api_client(found))
                 before, self._client, self.context = self._client, client, found
                 before.close()

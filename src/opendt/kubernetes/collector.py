@@ -32,7 +32,8 @@ __all__ = ["Collector", "MetricsSettings", "ObservePlan"]
 
 _STOP: Final = None
 ObservePlan = Callable[[PodState, StageObservation], None]
-"""Takes the pod of a plan's stage and what happened to it; called from the writing thread. It must not raise."""
+"""Takes the pod of a plan's stage and what happened to it; called from the writing thread, which it holds up. What it raises is told
+of as ``listener_failed``."""
 ChangesListener = Callable[[FleetChanges], None]
 
 
@@ -230,9 +231,13 @@ class Collector:
         if self._state.version != self._seen:
             changes = self._state.changes_since(self._seen)
             self._seen = changes.version
-            self._tell_stages(changes)
-            for listener in self._listeners:
-                listener(changes)
+            for listener in (self._tell_stages, *self._listeners):
+                try:
+                    listener(changes)
+                except Exception as error:  # noqa: BLE001 - whatever it raises, the fleet has to be followed
+                    self._tell(
+                        "listener_failed", "", "", f"{type(error).__name__}: {error}. It missed what changed then"
+                    )
 
     def _tell_stages(self, changes: FleetChanges) -> None:
         if self._observe is None:

@@ -23,6 +23,8 @@ __all__ = ["Change", "Reflector", "ReflectorSettings", "Sink"]
 Thing = TypeVar("Thing")
 Change = Literal["ADDED", "MODIFIED", "DELETED"]
 _GONE: Final = 410
+_LIST_S: Final = 30.0
+"""What a page may take: an API server that just started is slow with its first ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,7 @@ class Reflector(Generic[Thing]):
                     self._list()
                 self._watch()
                 self._worked()
+                self._stopping.wait(self._settings.shortest_s)  # a proxy may end watches as fast as they are made
             except _ExpiredError as error:
                 self._version = ""
                 self._sink.expired(str(error))
@@ -165,7 +168,7 @@ class Reflector(Generic[Thing]):
         version = ""
         while not self._stopping.is_set():
             try:
-                page = client.get(self._path, query)
+                page = client.get(self._path, query, read_s=_LIST_S)
             except ApiError as error:
                 if error.status == _GONE:  # the list took longer than the API server remembers: begin again
                     raise _ExpiredError(error.message) from error

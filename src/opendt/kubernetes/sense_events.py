@@ -18,8 +18,7 @@ SenseEventKind = Literal[
     "report_invalid",
     "metrics_away",
     "metrics_back",
-    "leading_began",
-    "leading_ended",
+    "listener_failed",
 ]
 
 

@@ -15,6 +15,7 @@ class Script:
     def __init__(self, *answers):
         self.answers = deque(answers)
         self.requests = []
+        self.logins = []
 
     def answer(self, method, path, body):
         self.requests.append((method, path, body))
@@ -39,6 +40,7 @@ def scripted_server(script):
         def _answer(self):
             length = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(length)) if length else None
+            script.logins.append(self.headers.get("Authorization", ""))
             code, headers, said = script.answer(self.command, self.path, body)
             text = said.encode() if isinstance(said, str) else json.dumps(said).encode()
             kind = "text/plain" if isinstance(said, str) else "application/json"

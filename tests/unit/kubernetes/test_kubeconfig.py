@@ -8,6 +8,7 @@ import os
 
 import pytest
 
+from opendt.kubernetes.client import ClusterAwayError
 from opendt.kubernetes.cluster_manager import ClusterManager, discover
 from opendt.kubernetes.kubeconfig import read_contexts
 from opendt.model.errors import FormatError, InputError
@@ -164,3 +165,30 @@ def test_a_login_that_is_refused_is_a_cluster_that_is_away_and_says_why(tmp_path
         assert not manager["a"].is_reachable
         assert "401 Unauthorized" in manager["a"].state.message
         manager.stop()
+
+
+def test_an_answer_that_is_no_api_servers_is_a_cluster_that_is_away(tmp_path):
+    script = Script((200, {"Content-Type": "application/json"}, "<html>"))
+    with scripted_server(script) as address:
+        manager = ClusterManager(discover([kubeconfig(tmp_path / "kubeconfig", {"a": address})]))
+        with pytest.raises(ClusterAwayError, match="no JSON: b'<html>'"):
+            manager["a"].client.get("/api/v1/pods")
+        manager.stop()
+
+
+def test_a_token_that_was_renewed_in_its_file_is_read_again_when_the_old_one_is_refused(tmp_path):
+    token = tmp_path / "token"
+    token.write_text("old", encoding="utf-8")
+    script = Script(READY, status(401, "Unauthorized"), READY)
+    with scripted_server(script) as address:
+        file = kubeconfig(tmp_path / "kubeconfig", {"a": address})
+        content = json.loads(file.read_text(encoding="utf-8"))
+        content["users"][0]["user"] = {"tokenFile": str(token)}
+        file.write_text(json.dumps(content), encoding="utf-8")
+        manager = ClusterManager(discover([file]))
+        manager.probe("a")
+        token.write_text("new", encoding="utf-8")
+        messages = [manager.probe("a").state.message for _ in range(2)]
+        manager.stop()
+    assert script.logins == ["Bearer old", "Bearer old", "Bearer new"]
+    assert ("401" in messages[0], messages[1]) == (True, "")

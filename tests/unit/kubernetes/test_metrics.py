@@ -159,6 +159,21 @@ def test_only_nodes_that_run_pods_of_plans_are_asked(clients):
     assert measured.pods["opendt", "p1"].cpu_seconds == 10.0
 
 
+def test_a_listener_that_raises_stops_nobody(clients):
+    told, heard = [], []
+    manager = clients(Script((200, {}, "ok")), tell=told.append)
+
+    def broken(_pod, _observation):
+        raise ZeroDivisionError("oops")
+
+    collector = Collector(manager, FleetState(), observe=broken)
+    collector.subscribe(heard.append)
+    pod = decode_pod("a", pod_object(metadata={"labels": {"opendt.io/plan-id": "x", "opendt.io/stage": "s"}}))
+    collector.take(FleetUpdate("a", pods=(pod,)))
+    assert [after.name for _, after in heard[0].pods] == ["p1"]
+    assert [(event.kind, event.message[:23]) for event in told] == [("listener_failed", "ZeroDivisionError: oops")]
+
+
 def test_counters_of_pods_that_are_no_more_are_forgotten():
     rates = CounterRates()
     rates.millicores("old", 1000, 1.0)
