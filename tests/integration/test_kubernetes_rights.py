@@ -178,3 +178,20 @@ def test_kubelets_may_be_asked_with_the_optional_rights(plane, manager):
         return refusal.value.status, refusal.value.message
 
     eventually(lambda: answer() == (400, "address not allowed"), "the right is there")
+
+
+def test_prometheus_may_be_asked_with_the_optional_rights_and_nothing_beside_it(plane, manager):
+    """There is no such service here: it is not found, where without rights it is forbidden."""
+    services = "/api/v1/namespaces/monitoring/services"
+
+    def code(service):
+        with pytest.raises(ApiError) as refusal:
+            manager["left"].client.get(f"{services}/{service}/proxy/api/v1/query", {"query": "up"})
+        return refusal.value.status
+
+    assert code("prometheus-k8s:9090") == 403
+    with plane.client() as client:
+        client.request("POST", "/api/v1/namespaces", {"metadata": {"name": "monitoring"}})
+        apply_file(client, "prometheus.yaml")
+    eventually(lambda: code("prometheus-k8s:9090") in (404, 503), "the right is there")
+    assert code("grafana:3000") == 403
