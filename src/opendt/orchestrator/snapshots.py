@@ -17,6 +17,8 @@ import re
 import sys
 import threading
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -26,11 +28,12 @@ from opendt.model.errors import SnapshotError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 __all__ = ["Snapshot", "SnapshotStore"]
 
 _FORMAT: Final = 2
+_PACKAGE: Final = Path(__file__).parents[1]
+_HELD: Final = ("model", "engine", "twin", "optimization", "verification", "telemetry", "orchestrator")
 _NAME: Final = re.compile(r"(\d{10})\.twin")
 _KEPT: Final = 2
 _LONGEST_HEADER: Final = 4096
@@ -73,7 +76,8 @@ class _Unpickler(pickle.Unpickler):
     """Makes nothing but what a twin consists of."""
 
     def find_class(self, module: str, name: str) -> Any:
-        ours = module == "opendt" or module.startswith("opendt.")
+        # A name with a dot would reach through a module to what that one imported.
+        ours = (module == "opendt" or module.startswith("opendt.")) and "." not in name
         if ours or (module, name) in _FOREIGN or (module == "builtins" and name in _BUILTINS):
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"it names {module}.{name}, which no twin is made of")
@@ -212,4 +216,18 @@ def _versions() -> dict[str, Any]:
         "engine": SNAPSHOT_VERSION,
         "python": list(sys.version_info[:2]),
         "numpy": np.__version__,
+        "code": _code(),
     }
+
+
+@cache
+def _code() -> str:
+    """Digest of the modules whose objects a snapshot holds: an attribute more or less makes it another snapshot.
+
+    A version number would have to be thought of with every change of a class; what is rebuilt once too often costs seconds.
+    """
+    digest = hashlib.sha256()
+    for folder in _HELD:
+        for path in sorted((_PACKAGE / folder).glob("*.py")):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]

@@ -79,7 +79,7 @@ def test_a_damaged_one_is_passed_over_for_the_one_before(store, damage):
     assert [reason.partition(":")[0] for reason in reasons] == ["0000000002.twin"]
 
 
-@pytest.mark.parametrize("key", ["opendt", "engine", "python", "numpy", "format"])
+@pytest.mark.parametrize("key", ["opendt", "engine", "python", "numpy", "format", "code"])
 def test_one_of_another_version_is_refused_by_name(store, key, monkeypatch):
     versions = snapshots._versions()
     monkeypatch.setattr(snapshots, "_versions", lambda: {**versions, key: "other"})
@@ -109,6 +109,18 @@ class _Foreign:
 @pytest.mark.parametrize("function", [os.getpid, print, eval], ids=["os.getpid", "print", "eval"])
 def test_a_pickle_that_names_anything_else_makes_nothing(store, function):
     body = pickle.dumps({"x": _Foreign(function, *([] if function is os.getpid else ["1"]))})
+    header = {**snapshots._versions(), "datacenter": "west", "index": 1, "size_bytes": len(body)}
+    header["sha256"] = hashlib.sha256(body).hexdigest()
+    store.directory.mkdir()
+    (store.directory / "0000000001.twin").write_bytes(json.dumps(header).encode() + b"\n" + body)
+    found, reasons = store.newest(1)
+    assert found is None
+    assert "which no twin is made of" in reasons[0]
+
+
+def test_a_name_does_not_reach_through_our_modules_to_what_they_import(store):
+    # What pickle writes for opendt.orchestrator.snapshots -> os.getpid, called.
+    body = b"\x80\x05\x8c\x1dopendt.orchestrator.snapshots\x8c\x09os.getpid\x93)R."
     header = {**snapshots._versions(), "datacenter": "west", "index": 1, "size_bytes": len(body)}
     header["sha256"] = hashlib.sha256(body).hexdigest()
     store.directory.mkdir()
