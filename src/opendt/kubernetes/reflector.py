@@ -184,6 +184,7 @@ class Reflector(Generic[Thing]):
             return
         self._version = version
         self.lists += 1
+        self._worked()
         self._sink.listed(found)
         self.is_synced.set()
 
