@@ -1,13 +1,15 @@
 """Rules, a search and a language model (recorded, over a real local HTTP server) decide in a live system that is killed again and again:
 the ledger, what was told, and the topology file are those of an undisturbed run.
 
-CI kills four times over a quarter of a day that never was; ``make soak`` twenty times over the SURF week, where it is to be had.
+CI kills four times over a quarter of a day that never was; ``make soak`` twenty times over the SURF week, where it is to be had
+(SURF_HOURS=N: over its first hours only).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections import Counter
 from dataclasses import dataclass
@@ -19,11 +21,12 @@ import pytest
 
 from opendt.formats.synthetic import generate_week
 from opendt.verification.ledger import Ledger
+from tests import live as processes
 from tests.data import data_folder
 from tests.live import IS_SOAK, NAME, SEED, Live, kill_at_random
 
 KILLS = 20 if IS_SOAK else 4
-pytestmark = pytest.mark.timeout(7200 if IS_SOAK else 300)
+pytestmark = pytest.mark.timeout(6 * 3600 if IS_SOAK else 300)
 
 SLO = {
     "version": 1,
@@ -119,10 +122,21 @@ class Everyone:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, model):
+def patience():
+    """A week with a search in each of its hours takes long on a busy machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        if IS_SOAK:
+            patch.setattr(processes, "_DEADLINE_S", 2 * 3600)
+        yield
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, model, patience):
     folder, surf = tmp_path_factory.mktemp("everyone"), data_folder() / "traces" / "surf-week"
+    hours = os.environ.get("SURF_HOURS", "168")
     if IS_SOAK and surf.exists():
-        everyone = Everyone(surf, (), model[0], "Wed 00:00-24:00")
+        opens = "Wed 00:00-24:00" if hours == "168" else "00:00-24:00"
+        everyone = Everyone(surf, ("--hours", hours), model[0], opens)
     else:
         everyone = Everyone(generate_week(3, folder / "week"), ("--hours", "6"), model[0], "Mon 05:00-24:00")
     live = everyone.live(folder / "live")

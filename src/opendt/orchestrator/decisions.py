@@ -1,8 +1,8 @@
 """From a present to decisions: optimisers and people propose, simulations certify, the gate decides.
 
-Every optimiser is asked in every window, unless there is only something to observe. What several propose is ordered by the simulated score; only the best can be applied or wait
-for a person. A certificate costs hundreds of simulated hours, so it is written where it can matter: when the mode, the environment
-and trust allow more than advice, or always, by setting.
+Every optimiser is asked in every window, unless there is only something to observe. What several propose is ordered by the simulated
+score, people's first; only the first that passes can be applied or wait for a person. A certificate costs hundreds of simulated hours,
+so it is written where it can matter: when the mode, the environment and trust allow more than advice, or always, by setting.
 """
 
 from __future__ import annotations
@@ -240,7 +240,8 @@ class Decisions:
                 optimizer.futures = _SampledFutures(futures, self._horizon_ms, self.settings.seed)  # type: ignore[attr-defined]
         proposals = {one.id: one for one in (*self._proposed(context, requests), *requests.proposals)}
         effects = [(proposal, self._effect(present, proposal, slo)) for proposal in proposals.values()]
-        effects.sort(key=lambda pair: (_score(pair[1]), pair[0].id))
+        asked = {one.id for one in requests.proposals}  # a person would not ask again
+        effects.sort(key=lambda pair: (pair[0].id not in asked, _score(pair[1]), pair[0].id))
         taken = is_moving or any(one.decision.verdict == "applied" for one in found)
         for proposal, effect in effects:
             candidate = self._candidate(proposal, effect, present, futures, calibrator, now_ms, taken=taken)

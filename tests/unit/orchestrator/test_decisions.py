@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
+from opendt.model.change import GroupHosts, RemoveHosts
 from opendt.model.errors import InputError
+from opendt.model.proposal import Proposal
 from opendt.orchestrator.decisions import Decisions, DecisionSettings, Requests, human_proposal
 from opendt.orchestrator.slo import default_slo
-from tests.unit.optimization.cert_plant import TOPOLOGY
+from opendt.twin.calibrate import PowerCalibrator
+from opendt.twin.live import host_classes
+from opendt.twin.settings import FAMILY
+from tests.unit.optimization.cert_plant import SLO, TOPOLOGY, plant
 from tests.unit.orchestrator.gate_plant import HOUR_MS, STATE, certificate, proposal
 
 
@@ -59,6 +66,38 @@ def test_what_was_recorded_is_not_asked_again():
     assert decisions._proposed(None, Requests(recorded=said)) == [proposal(7)]
     assert decisions._proposed(None, Requests(recorded=())) == []
     assert moody.asked == 1
+
+
+class Always:
+    """Proposes the same whenever it is asked."""
+
+    def __init__(self, one):
+        self.one = one
+
+    def propose(self, _):
+        return self.one
+
+
+def test_people_are_heard_first():
+    """A person would not ask again; an optimiser that finds better does, in the next window."""
+    simulation, futures = plant(1, 3, 25)
+    changes = [RemoveHosts(hosts=GroupHosts(group="node"), count=count) for count in (4, 2)]
+    of_rules, of_person = (
+        Proposal.of(source, simulation.now_ms, "test", "because a test asks", (change,))
+        for source, change in zip(("search", "human"), changes, strict=True)
+    )
+    settings = DecisionSettings(environment="live", mode="approve")
+    decisions = Decisions(TOPOLOGY, SLO, HOUR_MS, settings, [Always(of_rules)])
+    present, known = SimpleNamespace(simulation=simulation), SimpleNamespace(model=lambda _: futures, is_ready=True)
+    calibrator = PowerCalibrator(host_classes(TOPOLOGY), FAMILY)
+
+    def verdicts(now_ms, *asked):
+        options = {"now_ms": now_ms, "is_moving": False}
+        found = decisions.decide(present, None, SLO, known, calibrator, Requests(proposals=asked), **options)
+        return {one.proposal.source: one.decision.verdict for one in found}
+
+    assert verdicts(0, of_person) == {"human": "waiting", "search": "advised"}
+    assert verdicts(300_000) == {"search": "waiting"}
 
 
 @pytest.mark.parametrize(("mode", "steps_down"), [("observe", 0), ("auto", 3)])
