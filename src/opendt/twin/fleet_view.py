@@ -108,6 +108,7 @@ class FleetView:
         self._of_plan: dict[str, dict[str, None]] = {}
         self._orphans: dict[NodeKey, dict[PodKey, PodState]] = {}
         self.snapshot = snapshot
+        self._version = snapshot.version
         self.reset(snapshot)
 
     def listen(self, told: Callable[[NodeKey | None], None]) -> None:
@@ -117,6 +118,7 @@ class FleetView:
     def reset(self, snapshot: FleetSnapshot) -> None:
         """Begin anew with a snapshot; what is reserved stays reserved, but for stages whose pods it shows."""
         self.snapshot = snapshot
+        self._version = snapshot.version
         self._orphans = {}
         self.loads = {key: NodeLoad(node) for key, node in snapshot.nodes.items()}
         holds, self._holds, self._of_plan = self._holds, {}, {}
@@ -128,14 +130,16 @@ class FleetView:
 
     def sync(self, state: FleetState) -> None:
         """Take in what changed since the last time."""
-        if state.version == self.snapshot.version:
+        if state.version == self._version:
             return
-        changes = state.changes_since(self.snapshot.version)
+        changes = state.changes_since(self._version)
         snapshot = state.snapshot()
-        if not changes.is_complete or snapshot.version != changes.version:
-            self.reset(snapshot)  # the past is forgotten, or the writer was quicker than we
+        if not changes.is_complete:
+            self.reset(snapshot)
             return
+        # The snapshot may be newer than the changes; what came between is among the next ones.
         self.apply(snapshot, changes.nodes, changes.pods)
+        self._version = changes.version
         if changes.clusters:
             self._tell(None)
 
@@ -145,12 +149,25 @@ class FleetView:
         nodes: Iterable[tuple[NodeState | None, NodeState | None]] = (),
         pods: Iterable[tuple[PodState | None, PodState | None]] = (),
     ) -> None:
-        """Take in a newer snapshot that differs in these nodes and pods: pairs of before and after, in order."""
+        """Take in a newer snapshot that differs in these nodes and pods: pairs of before and after, in order.
+
+        Listeners hear of nodes whose offer or whose requests changed. New readings, which come for all nodes and pods every few
+        seconds, are no news to them.
+        """
         touched: dict[NodeKey, None] = {}
         self.snapshot = snapshot
+        self._version = snapshot.version
         for before_node, after_node in nodes:
-            touched[self._change_node(before_node, after_node)] = None
+            key = self._change_node(before_node, after_node)
+            if before_node is None or after_node is None or _offer(before_node) != _offer(after_node):
+                touched[key] = None
         for before, after in pods:
+            if before is not None and after is not None and _claim(before) == _claim(after):
+                load = self.loads.get((after.cluster, after.node))
+                pod_key = (after.cluster, after.namespace, after.name)
+                if load is not None and pod_key in load.pods:
+                    load.pods[pod_key] = after
+                continue
             for pod in (before, after):
                 if pod is not None and pod.node:
                     touched[pod.cluster, pod.node] = None
@@ -254,3 +271,39 @@ class FleetView:
         load = self.loads.get((hold.cluster, hold.node))
         if load is not None and load.holds.pop((hold.plan_id, hold.stage_id), None) is not None:
             load.add(-hold.cpu_millicores, -hold.memory_mib)
+
+
+def _offer(node: NodeState) -> tuple[object, ...]:
+    """What of a node decides who may come to it; readings are not part of it."""
+    return (
+        node.cpu_millicores,
+        node.memory_mib,
+        node.gpu,
+        node.max_pods,
+        node.is_ready,
+        node.is_cordoned,
+        node.labels,
+        node.taints,
+        node.arch,
+        node.exec_formats,
+        node.core_speed_mhz,
+        node.idle_w,
+        node.max_w,
+        node.gpu_model,
+        node.gpu_memory_mib,
+    )
+
+
+def _claim(pod: PodState) -> tuple[object, ...]:
+    """What of a pod decides what it takes of its node."""
+    return (
+        pod.node,
+        pod.phase,
+        pod.cpu_millicores,
+        pod.memory_mib,
+        pod.gpu,
+        pod.gpu_millis,
+        pod.scheduled_ms,
+        pod.plan_id,
+        pod.stage_id,
+    )

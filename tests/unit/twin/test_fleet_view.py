@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from opendt.model.fleet import Reading
 from opendt.twin.fleet_view import FleetView, Hold
-from opendt.twin.state import FleetState, FleetUpdate
+from opendt.twin.state import FleetState, FleetUpdate, Readings
 from tests.small_fleet import CLUSTERS, NODES, node, pod, snapshot
 
 
@@ -98,3 +99,39 @@ def test_listeners_hear_which_nodes_changed(state):
     state.apply(FleetUpdate("core", pods=(pod("core", "core-1"),)))
     view.sync(state)
     assert told == [("core", "core-1")]
+
+
+def test_readings_are_taken_over_and_are_no_news(state):
+    state.apply(FleetUpdate("core", pods=(pod("core", "core-1"),)))
+    view = FleetView(state.snapshot())
+    told = []
+    view.listen(told.append)
+    reading = Reading(250.0, 999_000)
+    readings = Readings(cpu_usage_millicores=reading)
+    state.apply(FleetUpdate("core", node_readings={"core-1": readings}, pod_readings={("opendt", "p"): readings}))
+    view.sync(state)
+    load = view.loads["core", "core-1"]
+    assert load.node.cpu_usage_millicores == reading
+    assert load.pods["core", "opendt", "p"].cpu_usage_millicores == reading
+    assert told == []
+    state.apply(FleetUpdate("core", nodes=(replace(NODES[0], is_cordoned=True),)))
+    view.sync(state)
+    assert told == [("core", "core-1")]
+
+
+def test_what_comes_while_it_looks_is_seen_the_next_time(state, monkeypatch):
+    view = FleetView(state.snapshot())
+    state.apply(FleetUpdate("core", pods=(pod("core", "core-1", "a"),)))
+    later = FleetUpdate("core", pods=(pod("core", "core-1", "b"),))
+    look = state.snapshot
+
+    def look_late():
+        monkeypatch.undo()
+        state.apply(later)
+        return look()
+
+    monkeypatch.setattr(state, "snapshot", look_late)
+    view.sync(state)
+    view.sync(state)
+    assert loads(view) == loads(FleetView(state.snapshot()))
+    assert view.loads["core", "core-1"].cpu_millicores == 1000
