@@ -88,10 +88,10 @@ def fleet_running(
         learned = LearnedFile(settings.state_dir / "fleet" / f"{settings.fleet.name}.learned.json")
         planner = _planner(settings, seen.state, clock_ms)
         learned.load_into(planner)
-        changed = threading.Event()
-        service = _service(settings, ledger, bus, seen, planner, clock_ms, wake=changed.set)
+        turns = _Turns(seen)
+        service = _service(settings, ledger, bus, seen, planner, clock_ms, turns)
         stack.callback(service.keeper.close)
-        stack.enter_context(_turning(service, seen, changed))
+        stack.enter_context(turns.turning(service))
         stack.callback(_write_reports, settings, service)
         stack.callback(learned.save, planner)
         yield service
@@ -255,7 +255,7 @@ def _service(
     seen: _Seen,
     planner: FleetPlanner,
     clock_ms: Callable[[], int],
-    wake: Callable[[], object] | None = None,
+    turns: _Turns | None = None,
 ) -> FleetService:
     fleet = settings.fleet
     acts = may_act(settings.environment, settings.mode) and seen.hands is not None
@@ -283,48 +283,60 @@ def _service(
         scale=fleet.scale,
         may_act=acts,
         tolerances=tolerances,
-        leader=lambda: "" if seen.is_leading() else "another process",
-        wake=wake,
+        leader=lambda: "" if turns is None or turns.is_leading() else "another process",
+        wake=None if turns is None else turns.changed.set,
     )
 
 
-@contextmanager
-def _turning(service: FleetService, seen: _Seen, changed: threading.Event) -> Iterator[None]:
-    """Have the keeper look at every change, from a thread of its own, as long as this process leads."""
-    stopping = threading.Event()
-    if seen.collector is not None:
-        seen.collector.subscribe(lambda _changes: changed.set())
-    led = seen.is_leading()
-    if led:
-        service.resume()
+class _Turns:
+    """Has the keeper look at every change, from a thread of its own, as long as this process leads."""
 
-    def turn() -> None:
-        nonlocal led
-        while not stopping.is_set():
-            changed.wait(_STEP_S)
-            changed.clear()
-            try:
-                leads = seen.is_leading()
-                if leads and not led:
-                    service.resume()  # what the one before left
-                led = leads
-                if leads:
-                    service.keeper.step()
-            except OpenDTError as error:  # the ledger is away: the next look finds what this one left
-                service.tell(LedgerTrouble(reason=str(error)))
-                stopping.wait(_STEP_S)
-            except Exception as error:  # noqa: BLE001 - a defect in one look must not leave all plans alone
-                log().error(f"the fleet's plans could not be looked after: {error!r}", exc_info=error)
-                stopping.wait(_STEP_S)
+    def __init__(self, seen: _Seen) -> None:
+        self._seen = seen
+        self._has_resumed = False
+        self.changed = threading.Event()
 
-    thread = threading.Thread(target=turn, name="keeper", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stopping.set()
-        changed.set()
-        thread.join()
+    def is_leading(self) -> bool:
+        """Whether this process leads and knows what the one before it left."""
+        return self._has_resumed and self._seen.is_leading()
+
+    @contextmanager
+    def turning(self, service: FleetService) -> Iterator[None]:
+        """Look while the block runs; what an earlier process left is taken up before it begins."""
+        stopping = threading.Event()
+        if self._seen.collector is not None:
+            self._seen.collector.subscribe(lambda _changes: self.changed.set())
+        self._take_up(service)
+
+        def turn() -> None:
+            while not stopping.is_set():
+                self.changed.wait(_STEP_S)
+                self.changed.clear()
+                try:
+                    self._take_up(service)
+                    if self._has_resumed:
+                        service.keeper.step()
+                except OpenDTError as error:  # the ledger is away: the next look finds what this one left
+                    service.tell(LedgerTrouble(reason=str(error)))
+                    stopping.wait(_STEP_S)
+                except Exception as error:  # noqa: BLE001 - a defect in one look must not leave all plans alone
+                    log().error(f"the fleet's plans could not be looked after: {error!r}", exc_info=error)
+                    stopping.wait(_STEP_S)
+
+        thread = threading.Thread(target=turn, name="keeper", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stopping.set()
+            self.changed.set()
+            thread.join()
+
+    def _take_up(self, service: FleetService) -> None:
+        leads = self._seen.is_leading()
+        if leads and not self._has_resumed:
+            service.resume()
+        self._has_resumed = leads
 
 
 def _write_reports(settings: Settings, service: FleetService) -> None:
