@@ -18,10 +18,10 @@ HEAP_LOOP := --manifest-path benches/heap_loop/Cargo.toml
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help build demo parts kafka postgres test soak lint bench docs clean lock pytest cargo-test
+.PHONY: help build demo parts kafka postgres fleet fleet-status fleet-down test soak lint bench docs clean lock pytest cargo-test
 
 help: ## List what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 build: $(VENV)/.engine ## Make .venv with the command .venv/bin/opendt, the engine in release mode
 
@@ -36,6 +36,15 @@ kafka: ## Run a Kafka broker on this machine until Ctrl-C; DIR=DIR keeps its sta
 
 postgres: ## Run a PostgreSQL server on this machine until Ctrl-C; DIR=DIR keeps its state, PORT=5432
 	@'$(PYTHON)' -m scripts.postgres $(if $(DIR),--dir '$(DIR)') $(if $(PORT),--port '$(PORT)')
+
+fleet: $(VENV)/.runtime ## Run seven Kubernetes clusters; CLUSTERS=7 KWOK=nodes REAL=real nodes, of each. As root
+	@$(BIN)/python -m scripts.fleet up $(if $(CLUSTERS),--clusters '$(CLUSTERS)') $(if $(KWOK),--kwok '$(KWOK)') $(if $(REAL),--real '$(REAL)')
+
+fleet-status: $(VENV)/.runtime ## What of them runs, and the round trips between them beside the matrix
+	@$(BIN)/python -m scripts.fleet status
+
+fleet-down: $(VENV)/.runtime ## End them, and what an earlier fleet left behind
+	@$(BIN)/python -m scripts.fleet down
 
 test: parts lint cargo-test pytest ## All that CI runs: parts, lint, Rust and Python tests
 

@@ -1,11 +1,13 @@
 #!/bin/sh
 # Install the real programs that tests use, as far as this machine allows; what is there already is left alone.
 #   OPENDT_REQUIRE_PARTS=1: end with an error when one cannot be had, instead of leaving its tests to skip.
-#   PYTHON: interpreter (>= 3.11) for the fetching of Kafka; python3 unless given.
+#   PYTHON: interpreter (>= 3.11) for the fetching of Kafka and the building of Kubernetes; python3 unless given.
 #
 #   Chromium      draws the report, for the test that looks at it
 #   Kafka         the broker that streams come from: Java 17 or newer runs it, Maven gets its jars (see scripts/kafka.py)
-#   OpenSSL       makes the broker's certificate, for the tests of TLS
+#   Kubernetes    control planes and kubelet, which Go builds (minutes, once; see scripts/fleet)
+#   containers    containerd, runc, CNI and qemu-user, for real nodes; they need root
+#   OpenSSL       makes certificates: the broker's, for the tests of TLS, and those of control planes
 #   PostgreSQL    the server that the ledger may live in (see scripts/postgres.py)
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -71,6 +73,24 @@ fetch_kafka() {
     return 1
 }
 
+build_fleet() {
+    said=$("${PYTHON:-python3}" -m scripts.fleet build 2>&1) && return 0
+    echo "$said" | tail -n 8 >&2
+    lacks Kubernetes "it could not be built"
+    return 1
+}
+
+install_containers() {
+    install containers containerd runc containernetworking-plugins qemu-user-static iproute2 util-linux
+}
+
+has_containers() {
+    for program in containerd ctr runc ip nsenter unshare qemu-aarch64-static qemu-riscv64-static; do
+        command -v "$program" >/dev/null 2>&1 || return 1
+    done
+    [ -x /usr/lib/cni/bridge ]
+}
+
 if command -v chromium >/dev/null 2>&1 || install Chromium chromium fonts-dejavu-core; then
     echo "parts: Chromium is here"
 fi
@@ -80,6 +100,16 @@ if { has_java || install Java default-jre-headless; } && { command -v mvn >/dev/
     elif fetch_kafka; then
         echo "parts: Kafka is here"
     fi
+fi
+if has_containers || { install_containers && has_containers; }; then
+    echo "parts: containers are here"
+fi
+if command -v go >/dev/null 2>&1; then
+    if build_fleet; then
+        echo "parts: Kubernetes is here"
+    fi
+else
+    lacks Kubernetes "Go builds it, and there is no go"
 fi
 if command -v openssl >/dev/null 2>&1 || install OpenSSL openssl; then
     echo "parts: OpenSSL is here"

@@ -5,7 +5,6 @@ A plane listens on 127.0.0.1. What runs on its nodes is played by KWOK: see the 
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,9 @@ import pytest
 
 from scripts.fleet.control_plane import LIGHT_PARTS, ControlPlane, write_merged_kubeconfig
 from scripts.fleet.deadline import Deadline
+from scripts.fleet.images import WORKER
 from scripts.fleet.kwok_nodes import ALLOCATABLE, create_nodes, kwok_node
+from scripts.fleet.node import missing_for_real_nodes
 from scripts.fleet.programs import control_plane_program
 from tests.parts import do_without, require_part
 
@@ -27,6 +28,8 @@ __all__ = [
     "eventually",
     "merged_kubeconfig",
     "require_kubernetes",
+    "require_real_nodes",
+    "worker_pod",
 ]
 
 
@@ -42,10 +45,14 @@ def require_kubernetes() -> Path:
     return found
 
 
-def require_root() -> None:
-    """Skip (or fail, as above) unless we may make network namespaces and control groups."""
-    if os.geteuid() != 0:
-        do_without("root, for network namespaces and control groups")
+def require_real_nodes() -> None:
+    """Skip (or fail, as above) unless network namespaces, control groups and containers can be made here."""
+    require_kubernetes()
+    missing = missing_for_real_nodes()
+    missing += [name for name in ("qemu-aarch64-static", "qemu-riscv64-static") if shutil.which(name) is None]
+    missing += [] if Path("/dev/net/tun").exists() else ["/dev/net/tun"]
+    if missing:
+        do_without(", ".join(missing))
 
 
 def control_plane(
@@ -82,6 +89,41 @@ def add_kwok_nodes(
 
         eventually(are_ready, "nodes are Ready")
     return names
+
+
+def worker_pod(name: str, node: str, exec_format: str, *arguments: str, memory: str = "64Mi") -> dict[str, Any]:
+    """Return a pod that runs the worker on a real node, with as few rights as it needs.
+
+    `exec_format` is the tag of the worker's image: amd64, arm64, riscv64 or wasm.
+    """
+    container = {
+        "name": "worker",
+        "image": f"{WORKER}:{exec_format}",
+        "imagePullPolicy": "Never",
+        "args": list(arguments),
+        "resources": {"requests": {"cpu": "10m", "memory": memory}, "limits": {"memory": memory}},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+    }
+    nobody = {
+        "runAsNonRoot": True,
+        "runAsUser": 65532,
+        "runAsGroup": 65532,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    spec: dict[str, Any] = {
+        "nodeName": node,
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "securityContext": nobody,
+        "containers": [container],
+    }
+    if exec_format == "wasm":
+        spec["runtimeClassName"] = "wasm"
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
 
 
 def create_pod(

@@ -22,6 +22,7 @@ from pathlib import Path
 from scripts.fleet.control_plane_flags import ALL_PARTS
 from scripts.fleet.deadline import Deadline
 from scripts.fleet.description import DEPLOY
+from scripts.fleet.images import MACHINE_ARCH, can_compile, make_images
 from scripts.fleet.programs import control_plane_program, link_program
 
 
@@ -36,18 +37,18 @@ def main() -> int:
 
 
 def build(_arguments: argparse.Namespace) -> int:
-    """Build the programs; they need Go, and nothing of Python but its standard library."""
+    """Build the programs and images; they need Go, and nothing of Python but its standard library."""
     for program in (control_plane_program(), link_program()):
         if program.find() is None:
             print(f"building {program.name}", flush=True)
         program.build()
+    for arch in (MACHINE_ARCH, *(arch for arch in ("arm64",) if arch != MACHINE_ARCH and can_compile(arch))):
+        make_images(arch)
     return 0
 
 
 def up(arguments: argparse.Namespace) -> int:
     """Start a fleet and leave it running."""
-    from scripts.fleet.cluster import MACHINE_ARCH
-    from scripts.fleet.images import make_images
     from scripts.fleet.plan import MARKER, RunPlan
     from scripts.fleet.supervisor import sweep
 
@@ -64,7 +65,7 @@ def up(arguments: argparse.Namespace) -> int:
         folder, arguments.description, arguments.clusters, arguments.kwok, arguments.real, tuple(arguments.parts)
     )
     for arch in sorted({node.labels["kubernetes.io/arch"] for _, node in plan.real_nodes()}):
-        make_images(arch, MACHINE_ARCH)
+        make_images(arch)
     log = folder / "supervisor.log"
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-__all__ = ["ApiClient", "ApiError"]
+__all__ = ["APPLY", "MERGE", "ApiClient", "ApiError"]
 
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"

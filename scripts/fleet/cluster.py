@@ -5,7 +5,6 @@ python3 -m scripts.fleet.cluster RUN_FOLDER NAME      until SIGTERM; started by 
 
 from __future__ import annotations
 
-import platform
 import signal
 import sys
 from pathlib import Path
@@ -19,9 +18,7 @@ from scripts.fleet.node import NodeSpec, hide_host_folders, start_node
 from scripts.fleet.plan import API_SERVER_PORT, RunPlan
 from scripts.fleet.programs import control_plane_program
 
-__all__ = ["MACHINE_ARCH", "ready_file"]
-
-MACHINE_ARCH = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+__all__ = ["ready_file"]
 
 
 def ready_file(plan: RunPlan, name: str) -> Path:
@@ -64,7 +61,7 @@ def _fill(plan: RunPlan, cluster: Cluster, plane: ControlPlane) -> None:
 
 
 def _start_real(node: NodeSpec, plane: ControlPlane, program: Path, folder: Path) -> None:
-    images = make_images(node.labels["kubernetes.io/arch"], MACHINE_ARCH)
+    images = make_images(node.labels["kubernetes.io/arch"])
     with plane.client() as client:
         start_node(node, program, plane.kubeconfig("kubelet"), folder, images, client)
 

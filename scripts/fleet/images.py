@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import platform
 import shutil
 import subprocess
 import tarfile
@@ -19,25 +20,24 @@ from typing import Any
 
 from scripts.fleet.programs import GoProgram, alone, cache_folder
 
-__all__ = ["ARCHITECTURES", "PAUSE", "WORKER", "image", "make_images"]
+__all__ = ["ARCHITECTURES", "MACHINE_ARCH", "PAUSE", "WORKER", "can_compile", "image", "make_images"]
 
 ARCHITECTURES = ("amd64", "arm64", "riscv64")
+MACHINE_ARCH = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
 PAUSE = "localhost/pause:1"
 WORKER = "localhost/opendt-worker"
 
 _SOURCE = Path(__file__).resolve().parents[2] / "images" / "worker"
-_QEMU = {"arm64": "qemu-aarch64-static", "riscv64": "qemu-riscv64-static"}
+_QEMU = {"amd64": "qemu-x86_64-static", "arm64": "qemu-aarch64-static", "riscv64": "qemu-riscv64-static"}
 
 
-def make_images(arch: str, machine_arch: str) -> list[tuple[Path, str]]:
+def make_images(arch: str) -> list[tuple[Path, str]]:
     """Make the images that a node needs, unless they are there already.
 
     Parameters
     ----------
     arch : str
         What the node says it is; pause and the runner of WebAssembly are built for it.
-    machine_arch : str
-        What this machine is.
 
     Returns
     -------
@@ -51,17 +51,22 @@ def make_images(arch: str, machine_arch: str) -> list[tuple[Path, str]]:
     """
     cache_folder().mkdir(parents=True, exist_ok=True)
     with alone(cache_folder() / "images.lock"):
-        return _make_images(arch, machine_arch)
+        return _make_images(arch)
 
 
-def _make_images(arch: str, machine_arch: str) -> list[tuple[Path, str]]:
+def _make_images(arch: str) -> list[tuple[Path, str]]:
     made = [(_packed(PAUSE, _program("pause", arch), {}, arch), arch)]
     made += [(_packed(f"{WORKER}:{each}", _program("worker", each), {}, each), each) for each in ARCHITECTURES]
     host = _program("wasmhost", arch)
     module = GoProgram("worker.wasm", _SOURCE, "./cmd/worker", "wasip1/wasm").build()
-    code = _compiled(host, module, "" if arch == machine_arch else _QEMU[arch])
+    code = _compiled(host, module, "" if arch == MACHINE_ARCH else _QEMU[arch])
     made.append((_packed(f"{WORKER}:wasm", host, {"worker.wasm": module, "cache": code}, arch), arch))
     return made
+
+
+def can_compile(arch: str) -> bool:
+    """Whether WebAssembly can be compiled here for an architecture."""
+    return arch == MACHINE_ARCH or shutil.which(_QEMU[arch]) is not None
 
 
 def image(name: str, files: Mapping[str, tuple[bytes, int]], architecture: str) -> bytes:

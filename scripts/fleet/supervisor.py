@@ -15,9 +15,10 @@ from pathlib import Path
 
 from scripts.fleet.binfmt import register, unregister
 from scripts.fleet.cgroups import remove_groups
-from scripts.fleet.cluster import MACHINE_ARCH, ready_file
+from scripts.fleet.cluster import ready_file
 from scripts.fleet.control_plane import write_merged_kubeconfig
 from scripts.fleet.deadline import Deadline
+from scripts.fleet.images import MACHINE_ARCH
 from scripts.fleet.network import Namespace, link_config, make_namespace, remove_namespace
 from scripts.fleet.plan import API_SERVER_PORT, MARKER, RunPlan
 from scripts.fleet.programs import link_program
@@ -71,12 +72,16 @@ def sweep(plan: RunPlan) -> None:
 
 
 def started_at(pid: int) -> int | None:
-    """Return when a process was started, in clock ticks since the machine was: with it a process id is unique."""
+    """Return when a process was started, in clock ticks since the machine was: with it a process id is unique.
+
+    None for one that has ended, also while nobody has taken note of that.
+    """
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     except OSError:
         return None
-    return int(text.rpartition(")")[2].split()[19])
+    state, *numbers = text.rpartition(")")[2].split()
+    return None if state in {"Z", "X"} else int(numbers[18])
 
 
 @contextmanager
