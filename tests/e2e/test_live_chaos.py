@@ -23,6 +23,7 @@ from tests.command import FACE, opendt
 from tests.live import IS_SOAK, NAME, Live, read_all, undisturbed, without_counts
 
 AWAY_S = 60 if IS_SOAK else 2
+DISK_MIB = 128 if IS_SOAK else 12
 
 pytestmark = pytest.mark.timeout(3600 if IS_SOAK else 180)
 
@@ -123,12 +124,12 @@ def test_with_the_database_away_the_process_ends_when_told(reference, tmp_path, 
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A folder on a file system of its own, of 12 MiB."""
+    """A folder on a file system of its own, of a size that the streams fit into."""
     if os.geteuid() != 0:
         pytest.skip("needs root, to mount a small file system")
     folder = tmp_path / "disk"
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(folder)]
+    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", str(folder)]
     mounted = subprocess.run(command, capture_output=True, text=True, check=False)
     if mounted.returncode:
         pytest.skip(f"needs the right to mount a small file system: {mounted.stderr.strip()}")
