@@ -5,6 +5,7 @@ import pytest
 from opendt.model.change import AddHosts, GroupHosts, RemoveHosts, ThrottleHosts
 from opendt.model.errors import EngineError
 from opendt.model.tasks import workload_from_tasks
+from opendt.optimization.search_optimizer import known_future
 from opendt.twin.whatif import WhatIf, compare
 from tests.unit.optimization.small import CORE_MHZ, MINUTE_MS, group, simulation
 
@@ -53,6 +54,11 @@ def test_a_change_that_empties_the_queue_at_once_is_known_to_have_ended_the_wait
     assert found.baseline.task_wait_p95_s == 13 * 60
     assert found.changed.task_wait_p95_s == 8 * 60
     assert compare(sim, [more], HOUR_MS).changed.task_wait_p95_s == 8 * 60  # also when they have ended within it
+    for horizon_ms in (5 * MINUTE_MS, HOUR_MS):  # and where many futures are simulated in one call
+        outcomes = known_future(sim, horizon_ms).evaluate([(), [more]])
+        expected = compare(sim, [more], horizon_ms)
+        found = [outcomes.metrics(0, number).task_wait_p95_s for number in (0, 1)]
+        assert found == [expected.baseline.task_wait_p95_s, expected.changed.task_wait_p95_s]
 
 
 def test_a_task_that_has_just_started_by_itself_is_counted_on_no_side():
