@@ -3,16 +3,15 @@
 `PredictiveSimulator.score_plan` puts a plan's stages on a twin of the nodes that it touches, with what is there now
 (`opendt.twin.fleet_sim`), lets it run to the end, and says where the time goes. Around these times it samples what varies (delays,
 speeds), reads the median, and takes the band from how wrong such plans have been (`opendt.twin.fleet_bands`). `learn` takes in how
-each stage went; what is predicted next comes of that (`opendt.twin.fleet_learn`). docs/concepts/predictor.md is the long form.
+each stage went (`opendt.twin.fleet_outcomes`); what is predicted next comes of that (`opendt.twin.fleet_learn`). docs/concepts/predictor.md is the long form.
 
 Everything is deterministic: the same view, the same learned state and the same plan give the same prediction.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import log, sqrt
 from statistics import NormalDist
@@ -22,10 +21,10 @@ import numpy as np
 
 from opendt.model.errors import ModelError
 from opendt.model.plan import Interval, PlanPrediction, StagePrediction, TimeShare
-from opendt.twin.fleet_bands import RatioBand
-from opendt.twin.fleet_costs import StageCost, arrival_ms, closed_form_ms, quota_run_ms, stage_cost
+from opendt.twin.fleet_costs import StageCost, arrival_ms, closed_form_ms, stage_cost
 from opendt.twin.fleet_energy import carbon_g, cost, kwh, stage_energy_j
 from opendt.twin.fleet_learn import FleetCalibration
+from opendt.twin.fleet_outcomes import QUANTITIES, PlanOutcomes
 from opendt.twin.fleet_sim import SimulatedStage, StageTimes, SubTwin
 from opendt.twin.scaling import DEFAULT_SCALE, ScaledJob, scale_job
 
@@ -36,16 +35,12 @@ if TYPE_CHECKING:
     from opendt.model.job import Job
     from opendt.model.plan import Placement, Plan, StageObservation
     from opendt.twin.fleet_view import FleetView
-    from opendt.twin.scaling import ScaledStage, ScaleFloors
+    from opendt.twin.scaling import ScaleFloors
 
 __all__ = ["LaidOut", "PredictiveSimulator", "PredictorSettings", "begin_ms"]
 
-_QUANTITIES: Final = ("latency_ms", "cpu_seconds", "memory_peak_mib", "energy_kwh")
-_OPEN: Final = 20_000
 _ROUNDING_MS: Final = 3.0
 """The engine knows whole ms; what is below this is no wait."""
-_LEAST_LEFT: Final = 0.05
-"""A stage that runs longer than predicted is taken to have this share of its run left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,20 +79,6 @@ class LaidOut:
     """How long the output of each stage that it needs travels to a stage."""
 
 
-@dataclass(slots=True)
-class _Open:
-    """A plan that was accepted and has not ended."""
-
-    spreads: tuple[float, ...]
-    finished_ms: dict[str, int] = field(default_factory=dict)
-    cpu_seconds: dict[str, float] = field(default_factory=dict)
-    memory_mib: dict[str, float] = field(default_factory=dict)
-    energy_j: dict[str, float] = field(default_factory=dict)
-    run_ms: dict[str, float] = field(default_factory=dict)
-    """Predicted start-up and run of each stage, by which others know when it will be gone."""
-    settled: bool = False
-
-
 class PredictiveSimulator:
     """Predicts plans on the fleet as last seen, and learns from how they went.
 
@@ -120,9 +101,7 @@ class PredictiveSimulator:
         self.view = view
         self.calibration = calibration or FleetCalibration()
         self.settings = settings or PredictorSettings()
-        self._bands = {name: RatioBand(self.settings.coverage_ratio) for name in _QUANTITIES}
-        self._scored: OrderedDict[tuple[float, float, float], tuple[float, ...]] = OrderedDict()
-        self._open: OrderedDict[str, _Open] = OrderedDict()
+        self.outcomes = PlanOutcomes(self.calibration, self.settings.coverage_ratio)
 
     def scaled(self, job: Job, scale: float | None = None) -> ScaledJob:
         """Scale a job by its own scale, else by the one given, else by that of the settings."""
@@ -138,7 +117,8 @@ class PredictiveSimulator:
         job : Job
             As designed.
         placements : mapping of str to Placement
-            Of each of its stages; what the plan itself has reserved must not be in the view.
+            Of each of its stages (of a job that is no gang, of those that have a place); what the plan itself has reserved must
+            not be in the view.
         scale : float, optional
             Of a job that says none; that of the settings unless given.
 
@@ -155,6 +135,8 @@ class PredictiveSimulator:
 
     def lay_out(self, scaled: ScaledJob, placements: Mapping[str, Placement]) -> LaidOut:
         """Put a job's stages on their nodes; raises as `score_plan`."""
+        if not scaled.job.gang:
+            scaled = replace(scaled, stages=tuple(one for one in scaled.stages if one.stage.id in placements))
         chosen, nodes, costs, stages = [], [], [], []
         latency, clusters = self.view.snapshot.latency, self.view.snapshot.clusters
         number = {one.stage.id: place for place, one in enumerate(scaled.stages)}
@@ -201,13 +183,41 @@ class PredictiveSimulator:
 
     def remaining_ms(self, pod: PodState) -> float | None:
         """How long a pod will still be there: as predicted, where it belongs to an accepted plan; else unknown."""
-        known = self._open.get(pod.plan_id) if pod.plan_id else None
-        run_ms = None if known is None else known.run_ms.get(pod.stage_id)
-        if run_ms is None:
-            return None
-        begun_ms = pod.started_ms if pod.started_ms >= 0 else pod.scheduled_ms
-        gone_ms = 0 if begun_ms < 0 else max(self.view.snapshot.time_ms - begun_ms, 0)
-        return max(run_ms - gone_ms, _LEAST_LEFT * run_ms)
+        return self.outcomes.remaining_ms(pod, self.view.snapshot.time_ms)
+
+    def expect(self, plan: Plan) -> None:
+        """Take note of an accepted plan: its stages' pods will be gone when it says, and its bands be judged by its end."""
+        self.outcomes.expect(plan)
+
+    def forget(self, plan_id: str) -> None:
+        """Drop a plan that will not run on."""
+        self.outcomes.forget(plan_id)
+
+    def learn(self, job: Job, plan: Plan, observed: StageObservation, predicted: StagePrediction | None = None) -> None:
+        """Learn from a stage that has ended; the last one of a plan judges its bands.
+
+        Parameters
+        ----------
+        job : Job
+            As designed.
+        plan : Plan
+            With what was predicted.
+        observed : StageObservation
+            How it went; what is absent in it teaches nothing.
+        predicted : StagePrediction, optional
+            Of this stage; the plan's unless given.
+        """
+        one = next(one for one in self.scaled(job, plan.scale or None).stages if one.stage.id == observed.stage_id)
+        load = self.view.loads.get((observed.cluster, observed.node_name))
+        self.outcomes.learn(one, None if load is None else load.node, plan, observed, predicted)
+
+    def state(self) -> dict[str, Any]:
+        """Everything learned and expected, as plain data for JSON."""
+        return self.outcomes.state()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state` gave."""
+        self.outcomes.restore(state)
 
     def _sampled(self, laid: LaidOut, shares: Sequence[TimeShare]) -> tuple[float, float]:
         """Median of the latency and the deviation of its logarithm, with what varies drawn anew and waits as simulated."""
@@ -251,21 +261,18 @@ class PredictiveSimulator:
         bands = [
             self._interval(name, value, one)
             for name, value, one in zip(
-                _QUANTITIES, (latency_ms, cpu_seconds, peak_mib, energy_kwh), spreads, strict=True
+                QUANTITIES, (latency_ms, cpu_seconds, peak_mib, energy_kwh), spreads, strict=True
             )
         ]
         deadline_ms = scaled.job.deadline_ms
         missed = 0.0
         if deadline_ms is not None:
-            missed = self._bands["latency_ms"].exceedance(float(deadline_ms), latency_ms, spread)
+            missed = self.outcomes.bands["latency_ms"].exceedance(float(deadline_ms), latency_ms, spread)
         fine = 1.0
         for price in costs:
             fine *= 1.0 - price.failure_probability
-        self._scored[latency_ms, bands[0].lower, bands[0].upper] = spreads
-        while len(self._scored) > _OPEN:
-            self._scored.popitem(last=False)
         held = [(share.startup_ms + share.run_ms) / 1000.0 for share in shares]
-        return PlanPrediction(
+        prediction = PlanPrediction(
             latency_p50_ms=latency_ms,
             latency_p95_ms=bands[0].upper,
             latency_interval_ms=bands[0],
@@ -302,175 +309,12 @@ class PredictiveSimulator:
                 self.calibration, scaled, placements, nodes, self.view.snapshot.latency
             ),
         )
+        self.outcomes.issued(prediction, spreads)
+        return prediction
 
     def _interval(self, name: str, value: float, spread: float) -> Interval:
-        lower, upper = self._bands[name].interval(value, spread)
+        lower, upper = self.outcomes.bands[name].interval(value, spread)
         return Interval(lower=lower, upper=upper, level=self.settings.coverage_ratio)
-
-    def expect(self, plan: Plan) -> None:
-        """Take note of an accepted plan: its stages' pods will be gone when it says, and its bands be judged by its end."""
-        said = plan.prediction
-        if said is None:
-            return
-        key = (said.latency_p50_ms, said.latency_interval_ms.lower, said.latency_interval_ms.upper)
-        spreads = self._scored.get(key, ())
-        runs = {stage.stage_id: stage.time.startup_ms + stage.time.run_ms for stage in said.stages}
-        self._open[plan.plan_id] = _Open(spreads, run_ms=runs)
-        while len(self._open) > _OPEN:
-            self._open.popitem(last=False)
-
-    def forget(self, plan_id: str) -> None:
-        """Drop a plan that will not run on."""
-        self._open.pop(plan_id, None)
-
-    def learn(self, job: Job, plan: Plan, observed: StageObservation, predicted: StagePrediction | None = None) -> None:
-        """Learn from a stage that has ended.
-
-        Parameters
-        ----------
-        job : Job
-            As designed.
-        plan : Plan
-            With what was predicted.
-        observed : StageObservation
-            How it went; what is absent in it teaches nothing.
-        predicted : StagePrediction, optional
-            Of this stage; the plan's unless given.
-        """
-        if predicted is None and plan.prediction is not None:
-            predicted = next((one for one in plan.prediction.stages if one.stage_id == observed.stage_id), None)
-        known = self._open.get(plan.plan_id)
-        self._learn_failure(observed)
-        if observed.phase != "succeeded":
-            self.forget(plan.plan_id)
-            return
-        one = next(one for one in self.scaled(job, plan.scale or None).stages if one.stage.id == observed.stage_id)
-        load = self.view.loads.get((observed.cluster, observed.node_name))
-        if predicted is not None and predicted.time.queue_ms == 0:
-            self._learn_startup(one.stage.needs, plan, known, observed, predicted)
-        if load is not None:
-            self._learn_run(one, load.node, observed)
-        if observed.memory_peak_mib is not None:
-            self.calibration.see_memory(observed.exec_format, one.memory_mib, observed.memory_peak_mib)
-        if known is not None:
-            self._note(known, plan, observed, None if load is None else (load.node, one.cpu_millicores))
-
-    def _learn_failure(self, observed: StageObservation) -> None:
-        """Count the time at risk, and a failure where the node or the cluster was at fault."""
-        ends = (observed.started_ms or observed.created_ms, observed.finished_ms)
-        hours = (ends[1] - ends[0]) / 3.6e6 if ends[0] is not None and ends[1] is not None else 0.0
-        lost = observed.phase == "lost"
-        if hours > 0 or lost:
-            self.calibration.see_failures(observed.cluster, float(lost), max(hours, 0.0))
-
-    def _learn_startup(
-        self,
-        needs: tuple[str, ...],
-        plan: Plan,
-        known: _Open | None,
-        observed: StageObservation,
-        predicted: StagePrediction,
-    ) -> None:
-        if observed.started_ms is None:
-            return
-        ends = [] if known is None else [known.finished_ms.get(need) for need in needs]
-        if needs and (not ends or None in ends):
-            ready_ms = observed.created_ms
-        else:
-            ready_ms = max((end for end in ends if end is not None), default=plan.accepted_ms)
-        if ready_ms is not None:
-            startup_ms = observed.started_ms - ready_ms - predicted.time.transfer_ms
-            self.calibration.see_startup(observed.cluster, observed.exec_format, startup_ms)
-
-    def _learn_run(self, one: ScaledStage, node: NodeState, observed: StageObservation) -> None:
-        cores_m = min(one.cpu_millicores, node.cpu_millicores) or 1
-        if observed.cpu_seconds is None or observed.cpu_seconds <= 0:
-            return
-        if one.stage.work is not None and one.cpu_seconds:
-            self.calibration.see_cpu(
-                node, observed.exec_format, one.stage.work.kind, one.cpu_seconds, observed.cpu_seconds
-            )
-        if observed.started_ms is not None and observed.finished_ms is not None:
-            ideal_ms = quota_run_ms(observed.cpu_seconds, cores_m)
-            self.calibration.see_run(observed.cluster, observed.finished_ms - observed.started_ms, ideal_ms)
-
-    def _note(self, known: _Open, plan: Plan, observed: StageObservation, where: tuple[NodeState, int] | None) -> None:
-        """Add a stage to what is known of its plan; the last one settles the plan's bands."""
-        name = observed.stage_id
-        if observed.finished_ms is not None:
-            known.finished_ms[name] = observed.finished_ms
-        if observed.cpu_seconds is not None:
-            known.cpu_seconds[name] = observed.cpu_seconds
-            if where is not None and observed.started_ms is not None and observed.finished_ms is not None:
-                seconds = (observed.finished_ms - observed.started_ms) / 1000.0
-                known.energy_j[name] = stage_energy_j(where[0], where[1], observed.cpu_seconds, seconds)
-        if observed.memory_peak_mib is not None:
-            known.memory_mib[name] = observed.memory_peak_mib
-        if known.finished_ms.keys() >= plan.placements.keys():
-            self._settle(known, plan)
-            self.forget(plan.plan_id)
-
-    def _settle(self, known: _Open, plan: Plan) -> None:
-        said = plan.prediction
-        if said is None or not known.spreads:
-            return
-        whole = plan.placements.keys()
-        found: list[tuple[str, float | None, float, Interval]] = [
-            (
-                "latency_ms",
-                float(max(known.finished_ms.values()) - plan.accepted_ms),
-                said.latency_p50_ms,
-                said.latency_interval_ms,
-            ),
-            (
-                "cpu_seconds",
-                sum(known.cpu_seconds.values()) if known.cpu_seconds.keys() >= whole else None,
-                said.cpu_seconds,
-                said.cpu_seconds_interval,
-            ),
-            (
-                "memory_peak_mib",
-                max(known.memory_mib.values()) if known.memory_mib.keys() >= whole else None,
-                said.memory_peak_mib,
-                said.memory_peak_interval_mib,
-            ),
-            (
-                "energy_kwh",
-                kwh(sum(known.energy_j.values())) if known.energy_j.keys() >= whole else None,
-                said.energy_kwh,
-                said.energy_interval_kwh,
-            ),
-        ]
-        for (name, observed, value, interval), spread in zip(found, known.spreads, strict=True):
-            if observed is not None:
-                self._bands[name].settle(observed, value, spread, interval.lower, interval.upper)
-
-    def state(self) -> dict[str, Any]:
-        """Everything learned and expected, as plain data for JSON."""
-        return {
-            "calibration": self.calibration.state(),
-            "bands": {name: band.state() for name, band in self._bands.items()},
-            "open": {
-                plan_id: {
-                    "spreads": list(one.spreads),
-                    "finished_ms": dict(one.finished_ms),
-                    "cpu_seconds": dict(one.cpu_seconds),
-                    "memory_mib": dict(one.memory_mib),
-                    "energy_j": dict(one.energy_j),
-                    "run_ms": dict(one.run_ms),
-                }
-                for plan_id, one in self._open.items()
-            },
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state` gave."""
-        self.calibration.restore(state["calibration"])
-        for name, band in self._bands.items():
-            band.restore(state["bands"][name])
-        self._open = OrderedDict(
-            (plan_id, _Open(**{**one, "spreads": tuple(one["spreads"])})) for plan_id, one in state["open"].items()
-        )
 
 
 def _shares(laid: LaidOut, times: Sequence[StageTimes]) -> list[TimeShare]:

@@ -135,6 +135,14 @@ def test_a_full_node_means_waiting_and_a_pod_of_a_plan_is_known_to_go():
     assert 0 < said.stages[0].time.queue_ms < 20_000
 
 
+def test_of_a_job_that_is_no_gang_what_has_a_place_is_predicted():
+    loose = job(stage("a"), stage("b"), gang=False)
+    said = predictor().score_plan(loose, {"b": at("b", "core", "core-1")})
+    assert [one.stage_id for one in said.stages] == ["b"]
+    with pytest.raises(ModelError, match="none of stage a"):
+        predictor().score_plan(job(stage("a"), stage("b")), {"b": at("b", "core", "core-1")})
+
+
 def test_what_is_asked_of_it_must_be_there():
     with pytest.raises(ModelError, match="placements of job job: found none of stage a"):
         predictor().score_plan(job(), {})
