@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -15,11 +16,14 @@ from opendt.policy.carbon import Carbon
 from opendt.policy.cost import Cost
 from opendt.policy.cvar import Cvar
 from opendt.policy.greedy import Greedy
+from opendt.policy.index import FleetIndex
 from opendt.policy.refusals import exec_formats_on, refusals
 from opendt.policy.resilient import Resilient
 from opendt.twin.fleet_costs import arrival_ms, stage_cost
-from opendt.twin.fleet_view import Hold, give_devices
-from tests.small_fleet import CLUSTERS, fleet, job, node, stage
+from opendt.twin.fleet_view import FleetView, Hold, give_devices
+from opendt.twin.predict import PredictiveSimulator
+from opendt.twin.state import FleetState, FleetUpdate
+from tests.small_fleet import CLUSTERS, NODES, NOW_MS, fleet, job, node, pod, stage
 
 NAMES = tuple(one.name for one in CLUSTERS)
 POLICIES = {
@@ -243,6 +247,67 @@ def test_a_batch_over_commits_nothing(nodes, batch):
         shares = sum(hold.gpu * hold.gpu_millis for hold in load.holds.values())
         assert shares <= load.node.gpu * 1000
         assert sum(load.device_free_millis()) == load.node.gpu * 1000 - shares
+
+
+def contents(index):
+    """Everything that an index goes by."""
+    index.refresh()
+    return {
+        group.name: (
+            list(group.order),
+            {
+                name: (slot.free_cpu, slot.free_memory, slot.free_pods, sorted(slot.devices), slot.is_open)
+                for name, slot in group.slots.items()
+            },
+        )
+        for group in index.groups
+    }
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_an_index_that_follows_equals_one_that_begins_anew(data):
+    """Pods come, end and move, nodes come, go and are cordoned, plans reserve and release, in any order."""
+    state = FleetState(clock_ms=lambda: NOW_MS)
+    for one in CLUSTERS:
+        state.apply(FleetUpdate(one.name, state=one, nodes=tuple(each for each in NODES if each.cluster == one.name)))
+    index = FleetIndex(PredictiveSimulator(FleetView(state.snapshot())))
+    for _ in range(data.draw(st.integers(1, 12))):
+        machine = data.draw(st.sampled_from(NODES))
+        name = data.draw(st.sampled_from("pqr"))
+        step = data.draw(st.integers(0, 6))
+        if step <= 2:
+            phase = data.draw(st.sampled_from(("Pending", "Running", "Succeeded")))
+            share = data.draw(st.sampled_from((0, 1)))
+            seen = pod(
+                machine.cluster,
+                machine.name,
+                name,
+                phase=phase,
+                plan_id="x",
+                stage_id=name,
+                cpu_millicores=data.draw(st.integers(1, 900)),
+                gpu=share,
+                gpu_millis=300,
+            )
+            state.apply(FleetUpdate(machine.cluster, pods=(seen,)))
+        elif step == 3:
+            state.apply(FleetUpdate(machine.cluster, gone_pods=(("opendt", name),)))
+        elif step == 4:
+            changed = replace(
+                machine, is_cordoned=data.draw(st.booleans()), cpu_millicores=data.draw(st.sampled_from((4000, 8000)))
+            )
+            state.apply(FleetUpdate(machine.cluster, nodes=(changed,)))
+        elif step == 5:
+            state.apply(FleetUpdate(machine.cluster, gone_nodes=(machine.name,)))
+        elif data.draw(st.booleans()):
+            index.view.reserve([Hold("x", name, machine.cluster, machine.name, 300, 64, 1, 300)])
+        else:
+            index.view.release("x", data.draw(st.sampled_from((None, name))))
+        index.view.sync(state)
+        fresh = FleetView(state.snapshot())
+        fresh.reserve(index.view.holds)
+        assert contents(index) == contents(FleetIndex(PredictiveSimulator(fresh)))
 
 
 def test_the_judge_here_finds_what_is_wrong():

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from opendt.model.fleet import FleetSnapshot, NodeState, PodState
+    from opendt.model.fleet import ClusterState, FleetSnapshot, NodeState, PodState
     from opendt.twin.state import FleetState
 
 __all__ = ["DEVICE_MILLIS", "FleetView", "Hold", "NodeKey", "NodeLoad", "give_devices"]
@@ -140,7 +140,7 @@ class FleetView:
         # The snapshot may be newer than the changes; what came between is among the next ones.
         self.apply(snapshot, changes.nodes, changes.pods)
         self._version = changes.version
-        if changes.clusters:
+        if any(_standing(before) != _standing(after) for before, after in changes.clusters):
             self._tell(None)
 
     def apply(
@@ -291,6 +291,20 @@ def _offer(node: NodeState) -> tuple[object, ...]:
         node.max_w,
         node.gpu_model,
         node.gpu_memory_mib,
+    )
+
+
+def _standing(cluster: ClusterState | None) -> tuple[object, ...] | None:
+    """What of a cluster decides what goes there; when it was last seen, every few seconds, is not part of it."""
+    if cluster is None:
+        return None
+    return (
+        cluster.is_reachable,
+        cluster.resiliency_ratio,
+        cluster.failure_rate_per_h,
+        cluster.failure_domain,
+        cluster.carbon_g_per_kwh,
+        cluster.cost_per_core_h,
     )
 
 

@@ -119,6 +119,18 @@ def test_readings_are_taken_over_and_are_no_news(state):
     assert told == [("core", "core-1")]
 
 
+def test_a_cluster_that_was_seen_again_is_no_news_and_one_that_is_away_is(state):
+    view = FleetView(state.snapshot())
+    told = []
+    view.listen(told.append)
+    state.apply(FleetUpdate("core", state=replace(CLUSTERS[0], last_seen_ms=5)))
+    view.sync(state)
+    assert (told, view.snapshot.clusters["core"].last_seen_ms) == ([], 5)
+    state.apply(FleetUpdate("core", state=replace(CLUSTERS[0], is_reachable=False)))
+    view.sync(state)
+    assert told == [None]
+
+
 def test_what_comes_while_it_looks_is_seen_the_next_time(state, monkeypatch):
     view = FleetView(state.snapshot())
     state.apply(FleetUpdate("core", pods=(pod("core", "core-1", "a"),)))
