@@ -8,6 +8,7 @@
 #   Kubernetes    control planes and kubelet, which Go builds (minutes, once; see scripts/fleet)
 #   containers    containerd, runc, CNI and qemu-user, for real nodes; they need root
 #   OpenSSL       makes certificates: the broker's, for the tests of TLS, and those of control planes
+#   ShellCheck    reads the shell scripts
 #   PostgreSQL    the server that the ledger may live in (see scripts/postgres.py)
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -113,6 +114,9 @@ else
 fi
 if command -v openssl >/dev/null 2>&1 || install OpenSSL openssl; then
     echo "parts: OpenSSL is here"
+fi
+if command -v shellcheck >/dev/null 2>&1 || install ShellCheck shellcheck; then
+    echo "parts: ShellCheck is here"
 fi
 if has_postgres || install_postgres; then
     echo "parts: PostgreSQL is here"

@@ -141,6 +141,24 @@ def status(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def netem(arguments: argparse.Namespace) -> int:
+    """Print the DaemonSet that shapes what a cluster's nodes send, where the kernel has netem."""
+    import json
+
+    from scripts.fleet.description import read_fleet
+    from scripts.fleet.netem import daemon_set, shaping_script
+
+    addresses = {}
+    for text in arguments.to:
+        other, separator, places = text.partition("=")
+        if not separator or not places:
+            raise ValueError(f"--to {text}: expected CLUSTER=ADDRESS[,ADDRESS...]")
+        addresses[other] = places.split(",")
+    script = shaping_script(arguments.cluster, addresses, read_fleet(arguments.description).routes)
+    print(json.dumps(daemon_set(script), indent=2))
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts.fleet", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -157,6 +175,11 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--real", type=int, default=1, help="real nodes of each cluster at most (default 1)")
             command.add_argument("--description", type=Path, default=DEPLOY / "fleet.yaml", help="what the fleet is")
             command.add_argument("--parts", nargs="+", default=ALL_PARTS, choices=ALL_PARTS, help="of a control plane")
+    command = commands.add_parser("netem", help=(netem.__doc__ or "").splitlines()[0])
+    command.set_defaults(run=netem)
+    command.add_argument("cluster", help="whose nodes it is for")
+    command.add_argument("--to", nargs="+", default=[], metavar="CLUSTER=ADDRESS,...", help="the others' nodes")
+    command.add_argument("--description", type=Path, default=DEPLOY / "fleet.yaml", help="what the fleet is")
     return parser
 
 

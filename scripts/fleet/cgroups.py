@@ -46,7 +46,7 @@ class QuotaGroup:
                 for setting in ("cpuset.mems", "cpuset.cpus"):  # empty in a new group, which then can hold nothing
                     if (above / setting).exists():
                         (group / setting).write_text((above / setting).read_text())
-            if (tree / "cpu.shares").exists() or (group / "cpu.cfs_quota_us").exists():
+            if (tree / "cpu.shares").exists():  # the tree of the controller that has quotas
                 (group / "cpu.cfs_period_us").write_text(str(_PERIOD_US))
                 (group / "cpu.cfs_quota_us").write_text(str(self._quota_us()))
 
