@@ -42,11 +42,12 @@ def candidate(count: int, group: str = "g1") -> dict:
     return {"reason": f"{count} hosts of {group} stand idle.", "changes": changes, "expected": expected}
 
 
+# None without a usable candidate: a service that fails is left alone for a while by the wall clock, and so says other things in each run.
 REPLIES = (
     {"candidates": [candidate(4), candidate(9)]},
     {"candidates": []},
-    {"candidates": [candidate(10**6), candidate(6, "g2")]},
-    {"candidates": [candidate(3, "g99"), candidate(8, "g2")]},
+    {"candidates": [candidate(10**6), candidate(6)]},
+    {"candidates": [candidate(3, "g99"), candidate(8)]},
 )
 QUESTION = [
     {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from opendt.optimization.rules import RuleSettings
 from opendt.orchestrator.actuator import TopologyFileActuator
 from opendt.orchestrator.decisions import DecisionSettings
 from opendt.orchestrator.environment import without_carbon
@@ -79,15 +80,31 @@ def reconnect(optimizers: Sequence[Optimizer], settings: Settings) -> None:
             optimizer.service = OpenAIService(secret, settings.openai.base_url, max_reply_bytes=limit)
 
 
+def _rule_settings(settings: Settings) -> RuleSettings:
+    whole = ("reserve_hosts", "cooldown_ms")
+    return RuleSettings(**{name: int(value) if name in whole else value for name, value in settings.rules.items()})  # type: ignore[arg-type]
+
+
 def _make(name: str, settings: Settings, topology: Topology) -> Optimizer:
     from opendt.optimization.plugins import load_optimizer
+
+    if name == "rules":
+        return load_optimizer(name, settings=_rule_settings(settings))
 
     if name == "llm":
         from opendt.optimization.llm import LLM, LlmSettings
 
         key = settings.openai.api_key
         return LLM(
-            LlmSettings(model=settings.openai.model),
+            LlmSettings(
+                model=settings.openai.model,
+                time_budget_s=settings.openai.time_budget_s,
+                tokens_per_day=settings.openai.tokens_per_day,
+                cost_per_day_usd=settings.openai.cost_per_day_usd,
+                prompt_usd_per_million=settings.openai.prompt_usd_per_million,
+                reply_usd_per_million=settings.openai.reply_usd_per_million,
+                rules=_rule_settings(settings),
+            ),
             api_key="" if key is None else key.get_secret_value(),
             base_url=settings.openai.base_url,
             topology=topology,

@@ -135,6 +135,28 @@ class OpenAISettings(_Section):
     api_key: Annotated[SecretStr | None, Field(description="Key; without one no model is asked.")] = None
     base_url: Annotated[str | None, Field(description="Address of a compatible service, instead of the usual.")] = None
     model: Annotated[str, Field(min_length=1, description="Name of the model.")] = "gpt-4.1-mini"
+    time_budget_s: Annotated[
+        Seconds, Field(gt=0, le=600, description="All attempts, waits and questions of one decision, s.")
+    ] = 20.0
+    tokens_per_day: Annotated[
+        Whole, Field(ge=0, description="Tokens in any 24 h, by the clock on the wall; beyond them the rules decide.")
+    ] = 1_000_000
+    cost_per_day_usd: Annotated[
+        float | None,
+        Field(ge=0, allow_inf_nan=False, description="Money in any 24 h, US dollars; needs the prices below."),
+    ] = None
+    prompt_usd_per_million: Annotated[
+        float, Field(ge=0, allow_inf_nan=False, description="Price of a million tokens that are sent, US dollars.")
+    ] = 0.0
+    reply_usd_per_million: Annotated[
+        float, Field(ge=0, allow_inf_nan=False, description="Price of a million tokens that come back, US dollars.")
+    ] = 0.0
+
+    @model_validator(mode="after")
+    def _limit_has_prices(self) -> OpenAISettings:
+        if self.cost_per_day_usd is not None and not (self.prompt_usd_per_million or self.reply_usd_per_million):
+            raise ValueError("prices beside cost_per_day_usd, which limits nothing without them")
+        return self
 
 
 class GateSection(_Section):
@@ -312,6 +334,12 @@ class Settings(BaseSettings):
         tuple[str, ...],
         Field(description="Who proposes changes: `rules`, `search`, `llm`, or names of installed plug-ins."),
     ] = ("rules",)
+    rules: Annotated[
+        dict[str, float],
+        Field(
+            description="Thresholds and amounts of the rules, as `downscale_ratio = 0.2`; all are in concepts/slo.md."
+        ),
+    ] = {}
     gate: GateSection = GateSection()
     openai: OpenAISettings = OpenAISettings()
     fleet: FleetSettings = FleetSettings()
@@ -335,6 +363,19 @@ class Settings(BaseSettings):
         """Take what the constructor is given and nothing from outside: `load_settings` has put the sources in order."""
         del settings_cls, env_settings, dotenv_settings, file_secret_settings
         return (init_settings,)
+
+    @field_validator("rules")
+    @classmethod
+    def _rules_make_sense(cls, value: dict[str, float]) -> dict[str, float]:
+        if value:
+            from opendt.optimization.rules import RuleSettings
+
+            known = RuleSettings.__dataclass_fields__
+            strange = next((name for name in value if name not in known), None)
+            if strange is not None:
+                raise ValueError(f"one of {', '.join(known)}, not {strange!r}")
+            RuleSettings(**value)  # type: ignore[arg-type]
+        return value
 
     @field_validator("window_s")
     @classmethod
