@@ -112,11 +112,14 @@ class Packer:
             )
             for one in machines
         }
+        self._gpu_millis = sum(one.gpu for one in machines) * _WHOLE
+        self.idle_gpu_millis = self._gpu_millis
+        """What all GPUs have free, in thousandths."""
         self._alike: dict[_Load, list[str]] = {}
         for name in sorted(self._nodes):
             self._alike.setdefault(self._nodes[name].load, []).append(name)
         self._fragments: dict[tuple[int, tuple[int, ...]], float] = {}
-        self._grows: dict[tuple[_Load, Shape], tuple[float, int, int] | None] = {}
+        self._grows: dict[tuple[int, tuple[int, ...], int, int, int], tuple[float, int, int] | None] = {}
         self._pods: dict[str, tuple[Packed, Shape]] = {}
 
     def can_ever(self, shape: Shape) -> bool:
@@ -138,7 +141,11 @@ class Packer:
             raise ValueError(f"pod {name} is placed already")
         best: tuple[float, int, str, int] | None = None
         for load, names in self._alike.items():
-            grows = self._growth(load, shape)
+            if load[0] < shape.cpu_millicores or load[1] < shape.memory_mib:
+                continue
+            if shape.gpu and shape.gpu_models and load[3] not in shape.gpu_models:
+                continue
+            grows = self._growth(load[0], load[2], shape)
             if grows is not None:
                 found = (grows[0], grows[1], names[0], grows[2])
                 if best is None or found < best:
@@ -166,8 +173,7 @@ class Packer:
     @property
     def allocation_ratio(self) -> float:
         """Share of all GPUs that is given to pods."""
-        total = sum(len(node.devices) for node in self._nodes.values()) * _WHOLE
-        return 1.0 - self.idle_gpu_millis / total if total else 0.0
+        return 1.0 - self.idle_gpu_millis / self._gpu_millis if self._gpu_millis else 0.0
 
     @property
     def cpu_allocation_ratio(self) -> float:
@@ -175,11 +181,6 @@ class Packer:
         return 1.0 - sum(node.free_cpu for node in self._nodes.values()) / sum(
             node.cpu for node in self._nodes.values()
         )
-
-    @property
-    def idle_gpu_millis(self) -> int:
-        """What all GPUs have free, in thousandths."""
-        return sum(sum(node.devices) for node in self._nodes.values())
 
     @property
     def fragment_millis(self) -> float:
@@ -205,6 +206,8 @@ class Packer:
                 raise AssertionError(f"node {name} holds more than it has")
             if (cpu, memory) != (node.cpu - node.free_cpu, node.memory - node.free_memory):
                 raise AssertionError(f"node {name}: the books do not agree with its pods")
+        if self.idle_gpu_millis != sum(sum(node.devices) for node in self._nodes.values()):
+            raise AssertionError("idle GPUs: the books do not agree with the nodes")
 
     def _change(self, node: _Node, shape: Shape, devices: tuple[int, ...], *, sign: int) -> None:
         alike = self._alike[node.load]
@@ -215,19 +218,19 @@ class Packer:
         node.free_memory -= sign * shape.memory_mib
         for device in devices:
             node.devices[device] -= sign * shape.gpu_millis
+            self.idle_gpu_millis -= sign * shape.gpu_millis
         insort(self._alike.setdefault(node.load, []), node.name)
 
-    def _growth(self, load: _Load, shape: Shape) -> tuple[float, int, int] | None:
+    def _growth(self, free_cpu: int, devices: tuple[int, ...], shape: Shape) -> tuple[float, int, int] | None:
         """How much fragmentation grows, CPU left, and what the GPU that is shared has free (0 when none is)."""
-        key = (load, shape)
+        key = (free_cpu, devices, shape.cpu_millicores, shape.gpu, shape.gpu_millis)
         if key not in self._grows:
-            self._grows[key] = self._grown(load, shape)
+            self._grows[key] = self._grown(free_cpu, devices, shape)
         return self._grows[key]
 
-    def _grown(self, load: _Load, shape: Shape) -> tuple[float, int, int] | None:
-        if not _fits(load, shape):
+    def _grown(self, free_cpu: int, devices: tuple[int, ...], shape: Shape) -> tuple[float, int, int] | None:
+        if sum(room >= shape.gpu_millis for room in devices) < shape.gpu:
             return None
-        free_cpu, _, devices, _ = load
         before, left = self._fragment(free_cpu, devices), free_cpu - shape.cpu_millicores
         if shape.gpu == 1:
             rooms = sorted({room for room in devices if room >= shape.gpu_millis})
@@ -315,6 +318,7 @@ def simulate_packing(
         replay.come(pod)
     while replay.ends and replay.waiting:
         replay.leave_until(replay.ends[0][0])
+    replay.look()
     packer.check()
     return replay.report
 
@@ -336,10 +340,20 @@ class _Replay:
         elif not self._put(pod.created_s, pod, shape):
             self.waiting.append((pod, shape))
 
+    def look(self) -> None:
+        """Keep the state when more GPUs are given than ever; it is enough to look before a pod goes, and at the end."""
+        packer, report = self._packer, self.report
+        if packer.allocation_ratio > report.peak_allocation_ratio:
+            report.peak_allocation_ratio = packer.allocation_ratio
+            report.peak_cpu_allocation_ratio = packer.cpu_allocation_ratio
+            report.peak_fragment_gpus = packer.fragment_millis / _WHOLE
+            report.peak_idle_gpus = packer.idle_gpu_millis / _WHOLE
+
     def leave_until(self, now_s: int) -> None:
         """Let pods go that have ended; who waits comes in order, and does not keep back those behind."""
         while self.ends and self.ends[0][0] <= now_s:
             end_s, name = heappop(self.ends)
+            self.look()
             self._packer.remove(name)
             for _ in range(len(self.waiting)):
                 pod, shape = self.waiting.popleft()
@@ -358,11 +372,6 @@ class _Replay:
             report.longest_wait_s = max(report.longest_wait_s, now_s - pod.created_s)
         if self._departures and pod.run_s is not None:
             heappush(self.ends, (now_s + pod.run_s, pod.name))
-        if packer.allocation_ratio > report.peak_allocation_ratio:
-            report.peak_allocation_ratio = packer.allocation_ratio
-            report.peak_cpu_allocation_ratio = packer.cpu_allocation_ratio
-            report.peak_fragment_gpus = packer.fragment_millis / _WHOLE
-            report.peak_idle_gpus = packer.idle_gpu_millis / _WHOLE
         if self._check_every and report.placed % self._check_every == 0:
             packer.check()
         return True
