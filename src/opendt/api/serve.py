@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from opendt.api.app import create_app, serving
+from opendt.orchestrator.fleet_extender import FleetExtender
 from opendt.orchestrator.fleet_factory import fleet_running
 from opendt.orchestrator.logs import log
 
@@ -30,8 +31,11 @@ def fleet_served(settings: Settings, ledger: Ledger, bus: EventBus) -> Iterator[
     """
     fleet = settings.fleet
     token = None if fleet.api_token is None else fleet.api_token.get_secret_value()
-    with fleet_running(settings, ledger, bus) as service:
-        app = create_app(service, host=fleet.api_host, token=token)
+    with (
+        fleet_running(settings, ledger, bus) as service,
+        closing(FleetExtender(service.state, service.planner)) as asked,
+    ):
+        app = create_app(service, host=fleet.api_host, token=token, extender=asked.handle)
         with serving(app, fleet.api_host, fleet.api_port) as port:
             seen = service.snapshot()
             log().info(

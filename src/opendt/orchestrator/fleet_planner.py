@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from opendt.model.errors import OpenDTError
@@ -19,12 +20,13 @@ from opendt.twin.predict import PredictiveSimulator
 from opendt.twin.scaling import scale_job
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from opendt.model.job import Job
     from opendt.model.plan import Placement, Plan, StageObservation, StagePrediction
     from opendt.policy.base import PlacementPolicy
+    from opendt.twin.fleet_view import NodeLoad
     from opendt.twin.scaling import ScaledStage
     from opendt.twin.state import FleetState
 
@@ -176,6 +178,13 @@ class FleetPlanner:
         now_ms = self._clock_ms()
         words = f"waits for {', '.join(needs)}" if needs else "waits for its node"
         return StartEstimate({level: max(moment, now_ms) for level, moment in quantiles.items()}, words)
+
+    def loads(self, cluster: str, names: Sequence[str]) -> dict[str, NodeLoad]:
+        """What nodes of a cluster hold now, copied; those that are not known are left out."""
+        with self._lock:
+            self._view.sync(self._state)
+            found = {name: self._view.loads.get((cluster, name)) for name in names}
+            return {name: replace(load) for name, load in found.items() if load is not None}
 
     def state(self) -> PlannerState:
         """Give what was learned."""

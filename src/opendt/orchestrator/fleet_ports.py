@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         StageObservation,
         StagePrediction,
     )
+    from opendt.twin.fleet_view import NodeLoad
 
 __all__ = ["ActionError", "Hands", "Placed", "Planner", "PlannerState", "StartEstimate"]
 
@@ -94,6 +95,9 @@ class Planner(Protocol):
 
     def start_of(self, plan: Plan, job: Job, stage_id: str) -> StartEstimate | None:
         """Estimate when a stage that waits will start; None when that cannot be told."""
+
+    def loads(self, cluster: str, names: Sequence[str]) -> dict[str, NodeLoad]:
+        """What nodes of a cluster hold now, reservations included; those that are not known are left out."""
 
     def state(self) -> PlannerState:
         """Give what was learned."""
