@@ -1,7 +1,7 @@
 """Rules, a search and a language model (recorded, over a real local HTTP server) decide in a live system that is killed again and again:
 the ledger, what was told, and the topology file are those of an undisturbed run.
 
-CI kills three times over four hours that never were; ``make soak`` twenty times over the SURF week, where it is to be had
+CI kills three times over a quarter of a day that never was; ``make soak`` twenty times over the SURF week, where it is to be had
 (SURF_HOURS=N: over its first hours only).
 """
 
@@ -138,7 +138,7 @@ def undisturbed(tmp_path_factory, model, patience):
         opens = "Wed 00:00-24:00" if hours == "168" else "00:00-24:00"
         everyone = Everyone(surf, ("--hours", hours), model[0], opens)
     else:
-        everyone = Everyone(generate_week(3, folder / "week"), ("--hours", "4"), model[0], "Mon 03:00-24:00")
+        everyone = Everyone(generate_week(3, folder / "week"), ("--hours", "6"), model[0], "Mon 05:00-24:00")
     live = everyone.live(folder / "live")
     live.drain()
     return everyone, live, live.export(), live.results()
