@@ -66,6 +66,7 @@ def up(arguments: argparse.Namespace) -> int:
     )
     for arch in sorted({node.labels["kubernetes.io/arch"] for _, node in plan.real_nodes()}):
         make_images(arch)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # who ends us ends what is half started
     log = folder / "supervisor.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
