@@ -587,6 +587,7 @@ impl Simulation {
                 overhead: false,
             })
             .collect();
+        self.tell_replaced(id, work);
         self.close_feed(id);
         let now = self.s.now;
         let slot = self.s.live[id as usize].slot;

@@ -238,7 +238,6 @@ impl Simulation {
             }
             feed.closed = food.closed[task];
             if feed.held && (feed.head != NONE || feed.closed) {
-                feed.held = false;
                 self.end_hold(chunk, index);
             }
         }
@@ -287,6 +286,7 @@ impl Simulation {
         let (chunk, index) = (live.chunk as usize, live.index as usize);
         let feed = self.s.chunks[chunk].feeds.get_mut(index)?;
         if let Some(piece) = self.s.pieces.pop(feed) {
+            self.s.live[id as usize].told_ms += i64::from(piece.duration_ms);
             let (cpu_mhz, gpu_mhz) = (piece.cpu_mhz, piece.gpu_mhz);
             return Some(Fragment { duration_ms: i64::from(piece.duration_ms), cpu_mhz, gpu_mhz, overhead: false });
         }
@@ -294,6 +294,7 @@ impl Simulation {
             return None;
         }
         feed.held = true;
+        self.s.live[id as usize].told_ms += HOLD_MS;
         self.s.pieces.held_since_ms = self.s.pieces.held_since_ms.min(self.s.now);
         let (mut cpu_mhz, gpu_mhz) = (feed.cpu_mhz, feed.gpu_mhz);
         if cpu_mhz.is_nan() {
@@ -313,6 +314,14 @@ impl Simulation {
         feed.held = false;
     }
 
+    /// A task runs on a guess no longer.
+    pub(crate) fn end_guess(&mut self, id: u32) {
+        let live = &self.s.live[id as usize];
+        if let Some(feed) = self.s.chunks[live.chunk as usize].feeds.get_mut(live.index as usize) {
+            feed.held = false;
+        }
+    }
+
     /// A guess ends now.
     fn end_hold(&mut self, chunk: u32, index: u32) {
         let holds = |slot: u32| {
@@ -322,8 +331,12 @@ impl Simulation {
         };
         let running = (0..self.s.hosts.len()).flat_map(|host| self.slots_of(host)).find(|&slot| holds(slot as u32));
         let Some(slot) = running else { return };
+        self.drop_guess(self.s.slots[slot].live);
         let now = self.s.now;
-        self.s.slots[slot].deadline_ms = now;
+        let state = &mut self.s.slots[slot];
+        state.deadline_ms = now;
+        // Who is taken off the host in this instant saves none of it.
+        (state.remaining_cpu, state.remaining_gpu) = (0.0, 0.0);
         let host = self.s.slots[slot].host as usize;
         self.s.calendar.set(host, now);
         self.invoke_engine();

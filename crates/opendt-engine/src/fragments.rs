@@ -1,6 +1,7 @@
 //! The progress of tasks from fragment to fragment, in the order in which their ends were set.
 
 use crate::clusters::next_carbon_ms;
+use crate::ideal::lengthened;
 use crate::observe::Observer;
 use crate::queue::NEVER;
 use crate::sim::{Simulation, owned_slot, slot_owner};
@@ -152,9 +153,8 @@ impl Simulation {
                 let chunk = &*self.chunks[slot.chunk as usize].data;
                 let cursor = slot.cursor as usize;
                 slot.cursor += 1;
-                let duration = i64::from(chunk.fragment_duration_ms[cursor]);
                 Fragment {
-                    duration_ms: if slowdown == 1.0 { duration } else { (duration as f64 * slowdown).round() as i64 },
+                    duration_ms: lengthened(chunk.fragment_duration_ms[cursor], slowdown),
                     cpu_mhz: chunk.fragment_cpu_mhz.get(cursor),
                     gpu_mhz: chunk.fragment_gpu_mhz.as_ref().map_or(0.0, |gpu| gpu.get(cursor)),
                     overhead: false,

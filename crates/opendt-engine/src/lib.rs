@@ -14,6 +14,7 @@ pub mod failures;
 pub mod feed;
 mod fragments;
 pub mod hosts;
+mod ideal;
 pub mod java_random;
 mod lone;
 pub mod memorizing;

@@ -14,6 +14,8 @@ pub struct TaskResult {
     pub state: TaskState,
     /// Submission, ms since the start.
     pub submitted_ms: i64,
+    /// Since when nothing but the scheduler kept it waiting, ms since the start: submission, or the end of its last parent.
+    pub ready_ms: i64,
     /// Last placement, ms since the start.
     pub scheduled_ms: Option<i64>,
     /// End, ms since the start.
@@ -40,6 +42,8 @@ pub struct TaskResult {
     pub gpu_supplied_mhz_ms: f64,
     /// Time on hosts, ms.
     pub up_ms: i64,
+    /// How long it would have run if it had always got what it asked for, ms; known of completed tasks.
+    pub ideal_ms: Option<i64>,
     /// Cores asked for.
     pub cpu_count: u32,
 }

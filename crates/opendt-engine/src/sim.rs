@@ -34,6 +34,8 @@ pub(crate) struct Chunk {
     pub children: Option<Arc<Children>>,
     /// Of the workload, once it was asked for: hashing a week takes longer than simulating a day of it.
     pub hash: Arc<OnceLock<crate::snapshot::Hash>>,
+    /// For ideal run times, once one was asked for.
+    pub elapsed: Arc<OnceLock<crate::ideal::Elapsed>>,
 }
 
 /// One replica of the simulated system.
@@ -73,7 +75,7 @@ impl Clone for Scratch {
 impl Chunk {
     pub fn new(data: Arc<Workload>) -> Self {
         let children = (!data.parent_offset.is_empty()).then(|| Arc::new(children_of(&data)));
-        Chunk { data, children, hash: Arc::default() }
+        Chunk { data, children, hash: Arc::default(), elapsed: Arc::default() }
     }
 }
 

@@ -16,7 +16,7 @@ use std::sync::Arc;
 const MAGIC: &[u8; 6] = b"OPENDT";
 
 /// Version of the layout; a snapshot of another version is refused.
-pub const SNAPSHOT_VERSION: u16 = 4;
+pub const SNAPSHOT_VERSION: u16 = 5;
 
 /// Hash of a workload.
 pub type Hash = [u8; 32];

@@ -207,6 +207,8 @@ pub struct Live {
     pub index: u32,
     pub state: TaskState,
     pub submitted_ms: i64,
+    /// Since when nothing but the scheduler keeps the task waiting: submission, or the end of its last parent.
+    pub ready_ms: i64,
     pub scheduled_ms: Option<i64>,
     pub finished_ms: Option<i64>,
     pub slot: u32,
@@ -228,6 +230,10 @@ pub struct Live {
     pub demanded_mhz_ms: f64,
     pub supplied_mhz_ms: f64,
     pub gpu_supplied_mhz_ms: f64,
+    /// Fragments of the workload count up to here: other work took the place of the rest.
+    pub own_stop: u32,
+    /// Duration of the work that was told in other ways, less what was left of the work it replaced, ms.
+    pub told_ms: i64,
     /// Data that parents sent: cluster, moment, MiB.
     pub inputs: Vec<(u32, i64, f64)>,
     pub up_ms: i64,

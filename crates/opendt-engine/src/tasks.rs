@@ -43,6 +43,7 @@ impl Simulation {
             index,
             state: TaskState::Blocked,
             submitted_ms: now,
+            ready_ms: now,
             scheduled_ms: None,
             finished_ms: None,
             slot: NONE,
@@ -62,6 +63,8 @@ impl Simulation {
             demanded_mhz_ms: 0.0,
             supplied_mhz_ms: 0.0,
             gpu_supplied_mhz_ms: 0.0,
+            own_stop: data.fragment_offset[index as usize + 1],
+            told_ms: 0,
             inputs,
             up_ms: 0,
         };
@@ -267,6 +270,7 @@ impl Simulation {
             }
         }
         if left == 0 && child_id != NONE && self.s.live[child_id as usize].state == TaskState::Blocked {
+            self.s.live[child_id as usize].ready_ms = self.s.now;
             self.enqueue(child_id, TaskState::Queued, false);
         }
     }
@@ -324,6 +328,7 @@ impl Simulation {
 
     /// Reports the end of a task and forgets it.
     fn end_task<O: Observer>(&mut self, id: u32, state: TaskState, observer: &mut O) {
+        let ideal_ms = (state == TaskState::Completed).then(|| self.ideal_ms(id));
         let live = &mut self.s.live[id as usize];
         live.state = state;
         let result = TaskResult {
@@ -331,6 +336,7 @@ impl Simulation {
             index: live.index,
             state,
             submitted_ms: live.submitted_ms,
+            ready_ms: live.ready_ms,
             scheduled_ms: live.scheduled_ms,
             finished_ms: live.finished_ms,
             host: live.host,
@@ -344,6 +350,7 @@ impl Simulation {
             supplied_mhz_ms: live.supplied_mhz_ms,
             gpu_supplied_mhz_ms: live.gpu_supplied_mhz_ms,
             up_ms: live.up_ms,
+            ideal_ms,
             cpu_count: self.chunks[live.chunk as usize].data.cpu_count[live.index as usize],
         };
         let chunk = live.chunk as usize;
@@ -364,6 +371,7 @@ impl Simulation {
         let slot = self.s.live[id as usize].slot as usize;
         let saved_at = self.s.slots[slot].saved_at_ms;
         let redo = self.lost_food(id, slot);
+        self.drop_guess(id);
         self.leave_host(id);
         let live = &mut self.s.live[id as usize];
         live.saved.extend(redo);
@@ -402,23 +410,7 @@ impl Simulation {
 
     /// What is left of the present fragment, as a fragment at the old demand.
     fn remainder(&self, slot: &Slot) -> i64 {
-        let now = self.s.now;
-        if !slot.started || self.is_held(slot.live) {
-            return 0;
-        }
-        let idle = slot.cpu_mhz == 0.0 && slot.gpu_mhz == 0.0;
-        if !self.conserves_work() || idle {
-            return (slot.deadline_ms - now).max(0);
-        }
-        let dt = (now - slot.since_ms) as f64;
-        let left = |work: f64, supply: f64, demand: f64| {
-            if demand > 0.0 { ((work - supply * dt) / demand).max(0.0) as i64 } else { 0 }
-        };
-        left(slot.remaining_cpu, slot.cpu_supply_mhz, slot.cpu_mhz).max(left(
-            slot.remaining_gpu,
-            slot.gpu_supply_mhz,
-            slot.gpu_mhz,
-        ))
+        if self.is_held(slot.live) { 0 } else { self.left_ms(slot) }
     }
 
     /// Keeps what a slot has done, so that a restart goes on from here.
@@ -435,6 +427,7 @@ impl Simulation {
         self.s.live[id].saved = saved;
         self.s.live[id].saved_cursor = cursor;
         self.s.slots[index as usize].saved_at_ms = self.s.now;
+        self.drop_guess(id as u32);
     }
 
     /// A snapshot is due: progress is saved, and the task works `duration_ms` at its largest demand before it goes on.

@@ -7,7 +7,7 @@ use opendt_engine::feed::{Food, Wait};
 use opendt_engine::series::TaskKey;
 use opendt_engine::spec::{Cluster, HostGroup, Options, PowerModel, ScalingPolicy, Topology};
 use opendt_engine::workload::{TaskIds, Usage};
-use opendt_engine::{EngineError, Recorder, Series, Simulation, Workload};
+use opendt_engine::{EngineError, Recorder, Series, Simulation, TaskResult, Workload};
 use std::sync::Arc;
 
 /// A small generator of its own: what tests draw must not depend on what they test.
@@ -211,7 +211,8 @@ fn a_fed_simulation_equals_one_that_knew_everything() {
         assert_eq!(expected.series.energy_j, seen.series.energy_j, "seed {seed}");
         assert_eq!(expected.series.basis, seen.series.basis, "seed {seed}");
         let ends = |recorder: &Recorder| -> Vec<_> {
-            recorder.results.iter().map(|(_, r)| (r.submitted_ms, r.scheduled_ms, r.finished_ms, r.host)).collect()
+            let end = |r: &TaskResult| (r.submitted_ms, r.ready_ms, r.scheduled_ms, r.finished_ms, r.ideal_ms, r.host);
+            recorder.results.iter().map(|(_, r)| end(r)).collect()
         };
         assert_eq!(ends(&expected), ends(&seen), "seed {seed}");
         assert_eq!(expected.results.len(), tasks.len(), "seed {seed}: all have ended");
@@ -250,10 +251,14 @@ fn an_open_task_holds_its_last_demand_and_half_its_cores_before_the_first() {
     assert_eq!(demand(&simulation), 700.0, "held");
     assert_eq!(simulation.held_since_ms(), Some(since), "the first guess counts");
     let restored = Simulation::restore(&simulation.snapshot(true).expect("bytes"), &[]).expect("a simulation");
-    for mut copy in [simulation.clone(), restored] {
+    let mut conserving = simulation.clone();
+    conserving.conserve_work();
+    for mut copy in [simulation.clone(), restored, conserving] {
+        let mut seen = recorder();
         eat(&mut copy, &[], &[], true).expect("an end");
-        copy.advance(100_001, &mut recorder(), &mut || true).expect("a time to come");
+        copy.advance(100_001, &mut seen, &mut || true).expect("a time to come");
         assert_eq!(copy.counts().completed, 1);
+        assert_eq!(seen.results[0].1.ideal_ms, Some(100_000), "what was guessed and lived counts");
     }
     let refused = eat(&mut simulation, &[1], &[f64::NAN], false);
     assert!(matches!(refused, Err(EngineError::Invalid { .. })), "{refused:?}");

@@ -25,6 +25,9 @@ type Engine = opendt_engine::Simulation;
 /// Units of work a thread should find, so that none waits long for another.
 const UNITS_A_THREAD: usize = 8;
 
+/// Ideal run time of which shorter tasks are taken to be, ms: as in `opendt.twin.metrics`.
+const SLOWDOWN_BOUND_MS: i64 = 10_000;
+
 /// What is to come, a scenario each.
 struct Scenarios {
     /// Live numbers of the tasks whose work is replaced, the same in all scenarios.
@@ -155,12 +158,11 @@ impl Observer for Summary {
         if result.scheduled_ms.is_some_and(|started| self.begins(submitted, started)) {
             self.waits_ms.push(queued);
         }
-        if let (TaskState::Completed, Some(finished)) = (result.state, result.finished_ms)
+        if let (Some(ideal), Some(finished)) = (result.ideal_ms, result.finished_ms)
             && finished > self.after_ms
-            && finished - submitted > queued
         {
-            let total = (finished - submitted) as f64;
-            self.slowdowns.push(total / (total - queued as f64));
+            let ratio = (finished - result.ready_ms) as f64 / ideal.max(SLOWDOWN_BOUND_MS) as f64;
+            self.slowdowns.push(ratio.max(1.0));
         }
         if submitted > self.after_ms {
             self.ended += 1;

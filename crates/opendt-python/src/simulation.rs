@@ -408,6 +408,7 @@ fn result_columns<'py>(py: Python<'py>, results: Vec<(TaskKey, TaskResult)>) -> 
         out.set_item(name, results.iter().map(|(_, r)| value(r)).collect::<Vec<i64>>().into_pyarray(py))
     };
     column("submitted_ms", &|r| r.submitted_ms)?;
+    column("ready_ms", &|r| r.ready_ms)?;
     column("started_ms", &|r| r.scheduled_ms.unwrap_or(-1))?;
     column("finished_ms", &|r| r.finished_ms.unwrap_or(-1))?;
     column("host", &|r| if r.host == NONE { -1 } else { i64::from(r.host) })?;
@@ -417,6 +418,7 @@ fn result_columns<'py>(py: Python<'py>, results: Vec<(TaskKey, TaskResult)>) -> 
     column("scheduling_delay_ms", &|r| r.scheduling_delay_ms)?;
     column("failure_delay_ms", &|r| r.failure_delay_ms)?;
     column("checkpoint_delay_ms", &|r| r.checkpoint_delay_ms)?;
+    column("ideal_ms", &|r| r.ideal_ms.unwrap_or(-1))?;
     let completed: Vec<bool> = results.iter().map(|(_, r)| r.state == TaskState::Completed).collect();
     out.set_item("completed", completed.into_pyarray(py))?;
     let float = |name: &str, value: &dyn Fn(&TaskResult) -> f64| -> PyResult<()> {

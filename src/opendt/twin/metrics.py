@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from opendt.engine.simulation import Simulation
 
-__all__ = ["Totals", "WindowMetrics", "percentile_95", "window_metrics"]
+__all__ = ["SLOWDOWN_BOUND_MS", "Totals", "WindowMetrics", "percentile_95", "window_metrics"]
+
+SLOWDOWN_BOUND_MS: Final = 10_000
+"""Shorter ideal run times count as this long in a slowdown, ms: else the shortest tasks, which nobody waits for, decide.
+
+D. G. Feitelson and L. Rudolph, "Metrics and benchmarking for parallel job scheduling", JSSPP 1998.
+"""
 
 _J_PER_KWH: Final = 3.6e6
 
@@ -82,7 +88,10 @@ class WindowMetrics:
         for their first start at its end: a queue that nobody leaves would otherwise look like no queue at all. The wait of a
         task that still runs is counted from its submission to its last start.
     task_slowdown_p95_ratio : float, optional
-        95th percentile, over the tasks completed in the window, of time in the system / (time in the system - time queued).
+        95th percentile, over the tasks completed in the window, of their bounded slowdown: (finish - moment from which nothing but
+        the scheduler kept the task waiting) / ideal run time, but at least 1. That moment is the submission, or the end of the last
+        parent. The ideal run time, what the task would have taken had it always got what it asked for, counts as at least
+        `SLOWDOWN_BOUND_MS`.
     makespan_s : float, optional
         From the first submission to the last finish among the tasks submitted in the window. While some of them are not
         finished it is what it is at least, and `makespan_complete` is False.
@@ -219,11 +228,11 @@ def _from_tasks(
     slowdowns: list[float] = []
     submitted_ms: list[int] = []
     finished_ms: list[int] = []
-    for submitted, started, finished, queued, completed in _ended(results):
+    for submitted, ready, started, finished, queued, ideal, completed in _ended(results):
         if after < started <= until or (opening and submitted < started == after):
             waits_ms.append(queued)
-        if completed and after < finished <= until and finished - submitted > queued:
-            slowdowns.append((finished - submitted) / (finished - submitted - queued))
+        if completed and after < finished <= until:
+            slowdowns.append(max((finished - ready) / max(ideal, SLOWDOWN_BOUND_MS), 1.0))
         if after < submitted <= until:
             submitted_ms.append(submitted)
             finished_ms.append(finished if finished >= 0 else until)
@@ -244,8 +253,16 @@ def _from_tasks(
     return None if wait_ms is None else wait_ms / 1000.0, percentile_95(slowdowns), makespan_s, complete
 
 
-def _ended(results: Mapping[str, Any]) -> zip[tuple[int, int, int, int, bool]]:
-    names = ("submitted_ms", "started_ms", "finished_ms", "scheduling_delay_ms", "completed")
+def _ended(results: Mapping[str, Any]) -> zip[tuple[int, int, int, int, int, int, bool]]:
+    names = (
+        "submitted_ms",
+        "ready_ms",
+        "started_ms",
+        "finished_ms",
+        "scheduling_delay_ms",
+        "ideal_ms",
+        "completed",
+    )
     columns = [results[name].tolist() if name in results else [] for name in names]
     return zip(*columns, strict=True)
 

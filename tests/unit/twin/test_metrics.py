@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from opendt.model.change import CancelTask
+from opendt.engine import Simulation
+from opendt.model.change import CancelTask, ThrottleHosts
+from opendt.model.options import Options
+from opendt.model.tasks import workload_from_tasks
 from opendt.twin.metrics import Totals, percentile_95, window_metrics
-from tests.unit.optimization.small import MINUTE_MS, group, simulation
+from tests.unit.optimization.small import MINUTE_MS, group, simulation, topology
 
 
 def windows(sim, ends_min):
@@ -60,6 +63,34 @@ def test_waits_and_slowdowns_of_a_queue():
     assert second.task_slowdown_p95_ratio == 1.0, "only the first one has finished"
     assert third.task_slowdown_p95_ratio == pytest.approx(2.0, abs=0.01)
     assert third.task_wait_p95_s is None, "none has started in this window"
+
+
+def test_slower_hosts_show_in_the_slowdown_though_nothing_waits():
+    sim = simulation([(0, 10, 4), (1, 10, 2)])
+    sim.apply(ThrottleHosts(speed_ratio=0.5))
+    (window,) = windows(sim, (25,))
+    assert window.task_wait_p95_s == 0.0
+    assert window.task_slowdown_p95_ratio == 2.0, "20 minutes for 10; the other one needs no more than half a host"
+
+
+def test_ideal_run_times_below_ten_seconds_count_as_ten_and_no_slowdown_is_below_one():
+    # One host: 1 s, and 6 s behind it; 6 s alone; then 6 s that waits for half a minute.
+    first, second = windows(simulation([(0, 1 / 60, 4), (0, 0.1, 4), (1, 0.1, 4)], group(count=1)), (1, 2))
+    assert (first.tasks_completed, first.task_slowdown_p95_ratio) == (2, 1.0)
+    assert (second.tasks_completed, second.task_slowdown_p95_ratio) == (1, 1.0)
+    (window,) = windows(simulation([(0, 1, 4), (0.5, 0.1, 4)], group(count=1)), (2,))
+    assert window.task_slowdown_p95_ratio == pytest.approx((30 + 6) / 10, abs=0.11)
+
+
+def test_waiting_for_a_parent_is_no_slowdown():
+    made = Simulation(topology(group()), Options(start_epoch_ms=0), sample_interval_ms=30_000)
+    tasks = [
+        {"id": 1, "fragments": [(10 * MINUTE_MS, 1000.0)]},
+        {"id": 2, "fragments": [(MINUTE_MS, 1.0)], "parents": [1]},
+    ]
+    made.submit(workload_from_tasks(tasks))
+    (window,) = windows(made, (20,))
+    assert (window.tasks_completed, window.task_slowdown_p95_ratio) == (2, pytest.approx(1.0, abs=0.02))
 
 
 def test_a_task_that_was_given_up_has_no_slowdown():

@@ -94,6 +94,12 @@ def test_a_cell_equals_its_fork(drawn: Scenarios) -> None:
             assert found == pytest.approx(dataclasses.asdict(expected), rel=1e-12), (scenario, number)
 
 
+def test_slower_hosts_show_in_the_slowdown(drawn: Scenarios) -> None:
+    """At a quarter of the clock tasks take longer, and others wait for them."""
+    columns = drawn.evaluate([(), (ThrottleHosts(speed_ratio=0.25),)]).columns
+    assert (columns["task_slowdown_p95_ratio"][:, 1] > columns["task_slowdown_p95_ratio"][:, 0]).all()
+
+
 def test_candidates_differ_and_scenarios_differ(drawn: Scenarios) -> None:
     """The table is no copy of one cell: each row has a future and a price, each column an effect."""
     energy_j = drawn.evaluate(CANDIDATES).columns["energy_j"]
