@@ -337,7 +337,7 @@ def _millis(text: str) -> int:
 
 
 def _mebibytes(text: str) -> int:
-    for unit, factor in (("Gi", 1024), ("Mi", 1), ("Ki", 1 / 1024)):
+    for unit, factor in (("Ti", 1024**2), ("Gi", 1024), ("Mi", 1), ("Ki", 1 / 1024)):
         if text.endswith(unit):
             return int(int(text[:-2]) * factor)
     return -(-int(text) // 2**20)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from opendt.kubernetes.collector import Collector
     from opendt.kubernetes.sense_events import SenseEvent
     from opendt.model.fleet import ClusterState
+    from opendt.model.plan import Placement
     from opendt.orchestrator.fleet_hands import Annotate
     from opendt.orchestrator.fleet_ports import Hands
     from opendt.orchestrator.settings_model import FleetSettings, Settings
@@ -191,7 +192,12 @@ def _followed(
     if not collector.wait_synced(_SYNC_S):
         away = [cluster.name for cluster in manager if not cluster.is_reachable]
         log().warning("not all clusters have been seen yet", away=", ".join(away) or "none")
-    hands = KubernetesHands(manager, fleet, clock_ms, may_act=is_leading, annotate=annotate)
+
+    def arch_of(placement: Placement) -> str:
+        node = state.node(placement.cluster, placement.node_name)
+        return "" if node is None else node.arch
+
+    hands = KubernetesHands(manager, fleet, clock_ms, may_act=is_leading, annotate=annotate, arch_of=arch_of)
     stack.callback(hands.close)
     return _Seen(state, collector, hands, is_leading)
 

@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from opendt.orchestrator.settings_model import FleetSettings
     from opendt.twin.scaling import ScaledStage
 
-__all__ = ["MEMORY_FILL_RATIO", "KubernetesHands"]
+__all__ = ["MEMORY_FILL_RATIO", "PROGRAM_MIB", "KubernetesHands"]
 
 MEMORY_FILL_RATIO: Final = 0.8
-"""Share of its memory that a stage holds: the rest is for the program and what the kernel counts to it."""
+"""Share of its memory that a stage holds at most: the rest is for the program and what the kernel counts to it."""
+PROGRAM_MIB: Final = 32.0
+"""Memory that is left for the program however small a stage is: an emulator takes some 20 MiB of its own."""
 
 _WRITTEN_MS: Final = "opendt.io/written-ms"
 
@@ -44,6 +46,8 @@ class KubernetesHands:
         Asked before every action.
     annotate : callable, optional
         Gives further annotations of a stage's pod, as simulated nodes want them.
+    arch_of : callable, optional
+        Gives the architecture of a placement's node, where images are named by it.
     """
 
     def __init__(
@@ -54,13 +58,16 @@ class KubernetesHands:
         *,
         may_act: Callable[[], bool] = lambda: True,
         annotate: Annotate | None = None,
+        arch_of: Callable[[Placement], str] = lambda _placement: "",
     ) -> None:
         pods = PodSettings(
             namespace=fleet.namespace,
             image=fleet.image,
             image_pull_policy=fleet.image_pull_policy,
             binds_directly=fleet.binds_directly,
+            runtime_classes={"wasm": "wasm"},
         )
+        self._arch_of = arch_of
         self._images = fleet.images
         self._clock_ms = clock_ms
         self._annotate = annotate
@@ -80,7 +87,7 @@ class KubernetesHands:
             gpu=one.stage.gpu,
             gpu_millis=one.stage.gpu_millis,
             arguments=_arguments(one),
-            image=self._images.get(placement.exec_format, ""),
+            image=self._image(placement),
             tolerations=one.stage.constraints.tolerations,
             annotations=annotations,
             origin_cluster="" if job.origin is None else job.origin.cluster,
@@ -88,6 +95,13 @@ class KubernetesHands:
         )
         _raise_problems(self._actuator.apply(plan, [pod]))
         return pod_name(plan.plan_id, stage_id, is_shadow=is_shadow)
+
+    def _image(self, placement: Placement) -> str:
+        """By form; what runs natively by the node's architecture too, where no image holds all of them. Else the settings'."""
+        known = self._images.get(placement.exec_format, "")
+        if known or placement.exec_format != "native" or not self._images:
+            return known
+        return self._images.get(self._arch_of(placement), "")
 
     def delete(self, plan: Plan, stage_id: str, placement: Placement, *, is_shadow: bool) -> None:
         """Remove a stage's pod, where it is there."""
@@ -109,7 +123,7 @@ def _arguments(one: ScaledStage) -> tuple[str, ...]:
     """What the worker is told: its work is scaled already."""
     kind = "integer" if one.stage.work is None else one.stage.work.kind
     seconds = one.cpu_seconds or 0.0
-    memory_mib = one.memory_mib * MEMORY_FILL_RATIO
+    memory_mib = max(min(one.memory_mib * MEMORY_FILL_RATIO, one.memory_mib - PROGRAM_MIB), 0.0)
     return (f"--kind={kind}", f"--cpu-seconds={seconds:.6f}", f"--memory-mib={memory_mib:.1f}")
 
 
