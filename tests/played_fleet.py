@@ -100,12 +100,13 @@ class Played:
 
     def content(self) -> dict[str, Any]:
         """The settings."""
-        fleet = {"kubeconfig": str(self.kubeconfig), "binds_directly": True, "api_port": self.port, "scale": SCALE}
+        fleet = {"kubeconfig": str(self.kubeconfig), "binds_directly": True, "scale": SCALE}
         return {
             "state_dir": str(self.folder / "state"),
             "environment": "live",
             "mode": "approve",
             "fleet": fleet | self.fleet,
+            "api": {"port": self.port},
             **(self.settings or {}),
         }
 

@@ -1,4 +1,4 @@
-"""The REST interface of a fleet as an ASGI app, and the thread that serves it."""
+"""The REST interface as an ASGI app, and the thread that serves it."""
 
 from __future__ import annotations
 
@@ -14,30 +14,39 @@ import opendt
 from opendt.api.problem import add_handlers
 from opendt.api.routes.fleet import fleet_routes
 from opendt.api.routes.plans import plan_routes
+from opendt.api.routes.proposals import proposal_routes
 from opendt.api.routes.scheduler import scheduler_routes
 from opendt.api.security import guard
 from opendt.model.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from opendt.api.routes.scheduler import Extender
+    from opendt.orchestrator.desk import DecisionDesk
     from opendt.orchestrator.fleet import FleetService
 
 __all__ = ["create_app", "serving"]
 
-_ABOUT = "Jobs placed on a fleet of Kubernetes clusters: predicted before they run, verified after."
+_ABOUT = "Jobs placed on a fleet of Kubernetes clusters: predicted before they run, verified after. Decisions of datacenters: proposed, accepted, rejected."
 
 
 def create_app(
-    service: FleetService, *, host: str = "127.0.0.1", token: str | None = None, extender: Extender | None = None
+    service: FleetService | None = None,
+    *,
+    desks: Mapping[str, DecisionDesk] | None = None,
+    host: str = "127.0.0.1",
+    token: str | None = None,
+    extender: Extender | None = None,
 ) -> FastAPI:
     """Make the app.
 
     Parameters
     ----------
-    service : FleetService
-        Whom it is a face of.
+    service : FleetService, optional
+        The fleet that it is a face of.
+    desks : mapping of str to DecisionDesk, optional
+        Datacenters that people take part in the decisions of, by name.
     host : str
         Address that it listens on.
     token : str, optional
@@ -51,14 +60,24 @@ def create_app(
         When it would listen for other machines without a token.
     """
     # No pages of documentation: theirs load scripts from elsewhere. The description itself is at /openapi.json.
-    app = FastAPI(title="OpenDT fleet", version=opendt.__version__, description=_ABOUT, docs_url=None, redoc_url=None)
+    app = FastAPI(title="OpenDT", version=opendt.__version__, description=_ABOUT, docs_url=None, redoc_url=None)
     add_handlers(app)
-    app.include_router(plan_routes(service))
-    app.include_router(fleet_routes(service))
+    if service is not None:
+        app.include_router(plan_routes(service))
+        app.include_router(fleet_routes(service))
+    else:
+        app.add_api_route("/health", _alive, methods=["GET"])
+    if desks:
+        app.include_router(proposal_routes(desks))
     if extender is not None:
         app.include_router(scheduler_routes(extender))
     guard(app, host, token)
     return app
+
+
+def _alive() -> dict[str, bool]:
+    """Say that it answers."""
+    return {"answers": True}
 
 
 @contextmanager
@@ -76,7 +95,7 @@ def serving(app: FastAPI, host: str, port: int) -> Iterator[int]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(
-            "fleet.api_port", f"{host}:{port} ({reason})", "an address that is free", "Choose another port."
+            "api.port", f"{host}:{port} ({reason})", "an address that is free", "Choose another port."
         ) from error
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="api", daemon=True)

@@ -55,10 +55,10 @@ def guard(app: FastAPI, host: str, token: str | None) -> None:
     local = is_loopback(host)
     if not local and not token:
         raise InputError(
-            "fleet.api_host",
+            "api.host",
             repr(host),
             "a loopback address, or a token for callers",
-            "Set fleet.api_token, or fleet.api_host to 127.0.0.1.",
+            "Set api.token, or api.host to 127.0.0.1.",
         )
 
     app.add_middleware(_Guard, is_local=local, token=token)

@@ -1,19 +1,19 @@
-"""What commands that take part in decisions share: which datacenter is meant, and how something is asked of whoever follows it."""
+"""What commands that take part in decisions share: which datacenter is meant, and the desk where a person is heard."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
+    from opendt.orchestrator.desk import DecisionDesk
     from opendt.orchestrator.settings_model import DatacenterSettings, Settings
     from opendt.verification.ledger import Ledger
 
-__all__ = ["ask", "chosen", "next_window_ms", "where_options"]
+__all__ = ["chosen", "desk_of", "where_options"]
 
 
 def where_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -52,39 +52,11 @@ def chosen(config: Path | None, name: str | None) -> tuple[Settings, DatacenterS
     return settings, section
 
 
-def next_window_ms(ledger: Ledger, datacenter: str) -> int:
-    """A moment in the window that is recorded next, ms since the epoch.
+def desk_of(settings: Settings, datacenter: str, ledger: Ledger) -> DecisionDesk:
+    """Where a person takes part in the decisions of a datacenter."""
+    from functools import partial
 
-    Event time, not the clock's: what is followed may be a recording.
+    from opendt.orchestrator.desk import DecisionDesk
+    from opendt.orchestrator.transports import send_request
 
-    Raises
-    ------
-    InputError
-        When no window is recorded yet.
-    """
-    from opendt.model.errors import InputError
-
-    last = ledger.last_window(datacenter)
-    if last is None:
-        hint = "Ask again when the first window has been recorded."
-        raise InputError(f"datacenter {datacenter}", "no window", "one in the ledger", hint, file=ledger.place)
-    return last.end_ms + 1
-
-
-def ask(settings: Settings, datacenter: str, key: str, value: Any, time_ms: int) -> str:
-    """Send a request on ``sys.config``; gives the place that it went to, in words.
-
-    Raises
-    ------
-    TransportError
-        When it could not be delivered.
-    """
-    from opendt.cli.transport import Transport
-    from opendt.telemetry.messages import CONFIG
-
-    message = {"setting_key": key, "new_value": value, "timestamp": time_ms, "source": "opendt"}
-    target = Transport(settings)
-    with target.sink() as sink:
-        sink.send(CONFIG, json.dumps(message).encode(), key=datacenter)
-        sink.flush()
-    return target.place
+    return DecisionDesk(datacenter, ledger, partial(send_request, settings))

@@ -50,10 +50,10 @@ class FleetClient:
     """
 
     def __init__(self, settings: Settings, server: str | None = None) -> None:
-        fleet = settings.fleet
-        host = f"[{fleet.api_host}]" if ":" in fleet.api_host else fleet.api_host
-        self.url = (server or f"http://{host}:{fleet.api_port}").rstrip("/")
-        self._token = None if fleet.api_token is None else fleet.api_token.get_secret_value()
+        api = settings.api
+        host = f"[{api.host}]" if ":" in api.host else api.host
+        self.url = (server or f"http://{host}:{api.port}").rstrip("/")
+        self._token = None if api.token is None else api.token.get_secret_value()
 
     def get(self, path: str) -> Any:
         """Ask for something.

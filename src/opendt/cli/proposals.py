@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from opendt.cli.asking import ask, chosen, next_window_ms, where_options
+from opendt.cli.asking import chosen, desk_of, where_options
 from opendt.cli.words import moment
 
 if TYPE_CHECKING:
-    from opendt.verification.ledger import Ledger
+    from opendt.orchestrator.desk import KnownProposal
 
-_MOST_JUDGED: Final = 10_000
-_FINAL: Final = frozenset({"applied", "rejected", "expired"})
 _TOLD: Final = {
     "energy_j": "energy",
     "emission_g": "emission",
@@ -26,35 +24,6 @@ _TOLD: Final = {
     "hosts_up": "hosts up",
     "score": "score",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """A proposal with all that the ledger holds about it; decisions, and verdicts after the fact, oldest first."""
-
-    id: str
-    time_ms: int | None
-    proposal: dict[str, Any]
-    effect: dict[str, Any] | None
-    certificates: list[dict[str, Any]]
-    decisions: list[dict[str, Any]]
-    after_the_fact: list[dict[str, Any]]
-
-    @property
-    def last(self) -> dict[str, Any]:
-        """The last decision."""
-        return self.decisions[-1] if self.decisions else {"verdict": "none", "by": "", "reason": ""}
-
-    @property
-    def waits(self) -> bool:
-        """Whether a person may still accept or reject it; what could not be accepted once waits on."""
-        verdicts = [one["verdict"] for one in self.decisions]
-        return "waiting" in verdicts and not _FINAL.intersection(verdicts)
-
-    @property
-    def certified(self) -> str:
-        """Verdict of the last certificate."""
-        return str(self.certificates[-1]["decision"]) if self.certificates else "none"
 
 
 @click.group()
@@ -70,9 +39,9 @@ def list_(config: Path | None, datacenter: str | None, as_json: bool, last: int,
     """List proposals, oldest first: moment, id, certificate, decision, simulated effect, reason."""
     from opendt.cli.ledger import opened_ledger
 
-    _, section = chosen(config, datacenter)
+    settings, section = chosen(config, datacenter)
     with opened_ledger(None, config) as ledger:
-        rows = [one for one in _all(ledger, section.name) if one.waits or not waiting][-last:]
+        rows = [one for one in desk_of(settings, section.name, ledger).all() if one.waits or not waiting][-last:]
     if as_json:
         click.echo(json.dumps([_brief(one) for one in rows], indent=2, ensure_ascii=False))
         return
@@ -92,9 +61,9 @@ def show(proposal_id: str, config: Path | None, datacenter: str | None, as_json:
     """Show a proposal: its changes, what they do in simulation, its certificates, what was decided, and what it brought."""
     from opendt.cli.ledger import opened_ledger
 
-    _, section = chosen(config, datacenter)
+    settings, section = chosen(config, datacenter)
     with opened_ledger(None, config) as ledger:
-        one = _found(ledger, section.name, proposal_id)
+        one = desk_of(settings, section.name, ledger).find(proposal_id)
     if as_json:
         click.echo(json.dumps(asdict(one), indent=2, ensure_ascii=False))
         return
@@ -106,9 +75,7 @@ def show(proposal_id: str, config: Path | None, datacenter: str | None, as_json:
 @where_options
 def accept(proposal_id: str, config: Path | None, datacenter: str | None, as_json: bool) -> None:
     """Accept a proposal that waits. It is certified again, as things are then, and applied with the next window if that holds."""
-    from opendt.orchestrator.controller import ACCEPT
-
-    _decide(ACCEPT, proposal_id, config, datacenter, as_json=as_json)
+    _decide("accept", proposal_id, config, datacenter, as_json=as_json)
 
 
 @command.command()
@@ -116,67 +83,24 @@ def accept(proposal_id: str, config: Path | None, datacenter: str | None, as_jso
 @where_options
 def reject(proposal_id: str, config: Path | None, datacenter: str | None, as_json: bool) -> None:
     """Reject a proposal that waits."""
-    from opendt.orchestrator.controller import REJECT
-
-    _decide(REJECT, proposal_id, config, datacenter, as_json=as_json)
+    _decide("reject", proposal_id, config, datacenter, as_json=as_json)
 
 
-def _decide(key: str, proposal_id: str, config: Path | None, datacenter: str | None, *, as_json: bool) -> None:
+def _decide(word: str, proposal_id: str, config: Path | None, datacenter: str | None, *, as_json: bool) -> None:
     from opendt.cli.ledger import opened_ledger
-    from opendt.model.errors import InputError
 
     settings, section = chosen(config, datacenter)
     with opened_ledger(None, config) as ledger:
-        one = _found(ledger, section.name, proposal_id)
-        time_ms = next_window_ms(ledger, section.name)
-    if not one.waits:
-        raise InputError(f"proposal {proposal_id}", f"{one.last['verdict']} by {one.last['by']}", "one that waits")
-    place = ask(settings, section.name, key, proposal_id, time_ms)
+        desk = desk_of(settings, section.name, ledger)
+        asked = desk.accept(proposal_id) if word == "accept" else desk.reject(proposal_id)
     if as_json:
-        answer = {"datacenter": section.name, "id": proposal_id, "asked": key, "time_ms": time_ms, "place": place}
-        click.echo(json.dumps(answer))
+        answer = {"datacenter": section.name, "id": proposal_id, "asked": asked.key}
+        click.echo(json.dumps(answer | {"time_ms": asked.time_ms, "place": asked.place}))
         return
-    word = key.rpartition(".")[2]
-    click.echo(f"{section.name}: asked to {word} {proposal_id} after {moment(time_ms - 1)} UTC, on {place}")
+    click.echo(f"{section.name}: asked to {word} {proposal_id} after {moment(asked.time_ms - 1)} UTC, on {asked.place}")
 
 
-def _all(ledger: Ledger, datacenter: str) -> list[_Known]:
-    """All proposals, by the window in which they were made."""
-    certificates = _by_proposal(ledger, "certificates", datacenter)
-    decisions = _by_proposal(ledger, "decisions", datacenter)
-    judged: dict[str, list[dict[str, Any]]] = {}
-    for event in ledger.events(datacenter=datacenter, kinds=["change_judged"], limit=_MOST_JUDGED, newest=True):
-        judged.setdefault(event.event.content["proposal"], []).append(dict(event.event.content))
-    known = []
-    for recorded in ledger.documents("proposals", datacenter):
-        proposal = dict(recorded.document.content)
-        effect = proposal.pop("simulated_effect", None)
-        name = recorded.document.id
-        mine = sorted(decisions.get(name, []), key=lambda one: one["time_ms"])
-        time_ms = mine[0]["time_ms"] if mine else None
-        issued = sorted(certificates.get(name, []), key=lambda one: one["number"])
-        known.append(_Known(name, time_ms, proposal, effect, issued, mine, judged.get(name, [])))
-    return sorted(known, key=lambda one: (one.proposal["time_ms"], one.id))
-
-
-def _by_proposal(ledger: Ledger, kind: str, datacenter: str) -> dict[str, list[dict[str, Any]]]:
-    found: dict[str, list[dict[str, Any]]] = {}
-    for recorded in ledger.documents(kind, datacenter):
-        found.setdefault(recorded.document.proposal_id, []).append(dict(recorded.document.content))
-    return found
-
-
-def _found(ledger: Ledger, datacenter: str, proposal_id: str) -> _Known:
-    from opendt.model.errors import InputError
-
-    for one in _all(ledger, datacenter):
-        if one.id == proposal_id:
-            return one
-    hint = "List them: opendt proposals list."
-    raise InputError("proposal", proposal_id, f"the id of one of {datacenter}", hint, file=ledger.place)
-
-
-def _brief(one: _Known) -> dict[str, Any]:
+def _brief(one: KnownProposal) -> dict[str, Any]:
     proposal = {name: one.proposal[name] for name in ("source", "rule", "reason", "changes")}
     effect = None if one.effect is None else {name: one.effect.get(name) for name in _TOLD}
     return {
@@ -191,7 +115,7 @@ def _brief(one: _Known) -> dict[str, Any]:
     }
 
 
-def _lines(one: _Known) -> list[str]:
+def _lines(one: KnownProposal) -> list[str]:
     proposal = one.proposal
     lines = [f"{one.id} by {proposal['source']} ({_plain(proposal['rule'])})", f"  {_plain(proposal['reason'])}"]
     lines += (f"  change       {_plain(json.dumps(change))}" for change in proposal["changes"])

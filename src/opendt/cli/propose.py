@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from opendt.cli.asking import ask, chosen, next_window_ms, where_options
+from opendt.cli.asking import chosen, desk_of, where_options
 
 
 @click.command()
@@ -22,24 +22,22 @@ def command(patch: Path, config: Path | None, datacenter: str | None, as_json: b
     from opendt.cli.ledger import opened_ledger
     from opendt.cli.words import moment
     from opendt.model.errors import FormatError, InputError
-    from opendt.orchestrator.controller import PROPOSE
     from opendt.orchestrator.decisions import human_proposal
 
     settings, section = chosen(config, datacenter)
     try:
         content = json.loads(patch.read_text(encoding="utf-8"))
-        proposal = human_proposal(content, 0)
+        human_proposal(content, 0)
     except (OSError, ValueError) as error:
         raise FormatError(patch, "", str(error), "a file with a JSON object") from error
     except InputError as error:
         raise FormatError(patch, error.place, error.found, error.expected, error.hint) from error
     with opened_ledger(None, config) as ledger:
-        time_ms = next_window_ms(ledger, section.name)
-    value = {"changes": content["changes"], "reason": proposal.reason}
-    place = ask(settings, section.name, PROPOSE, value, time_ms)
+        asked = desk_of(settings, section.name, ledger).propose(content)
     if as_json:
-        click.echo(json.dumps({"datacenter": section.name, "time_ms": time_ms, "place": place, "proposal": value}))
+        said = {"datacenter": section.name, "time_ms": asked.time_ms, "place": asked.place, "proposal": asked.value}
+        click.echo(json.dumps(said))
         return
-    count = len(proposal.changes)
-    words = f"{count} change{'' if count == 1 else 's'} proposed for the window after {moment(time_ms - 1)} UTC"
-    click.echo(f"{section.name}: {words}, on {place}")
+    count = len(asked.value["changes"])
+    words = f"{count} change{'' if count == 1 else 's'} proposed for the window after {moment(asked.time_ms - 1)} UTC"
+    click.echo(f"{section.name}: {words}, on {asked.place}")

@@ -37,10 +37,10 @@ def command(config: Path | None, drain: bool, log_level: str | None, log_format:
 
     flags = {"log_level": log_level, "log_format": log_format}
     settings = load_settings(config, {name: value for name, value in flags.items() if value is not None})
-    run(settings, drain=drain, beside=_fleet if settings.fleet.is_followed else None)
+    run(settings, drain=drain, beside=_served if settings.fleet.is_followed or settings.api.serve else None)
 
 
-def _fleet(settings: Settings, ledger: Ledger, bus: EventBus) -> AbstractContextManager[object]:
-    from opendt.api.serve import fleet_served
+def _served(settings: Settings, ledger: Ledger, bus: EventBus) -> AbstractContextManager[object]:
+    from opendt.api.serve import served
 
-    return fleet_served(settings, ledger, bus)
+    return served(settings, ledger, bus)

@@ -19,7 +19,7 @@ __all__ = ["Key", "is_secret", "known_paths", "refuse", "refuse_unknown", "varia
 Key = tuple[str, ...]
 
 _PREFIX: Final = "OPENDT_"
-_SECRETS: Final = frozenset({"fleet.api_token", "kafka.password", "kafka.key_password", "openai.api_key"})
+_SECRETS: Final = frozenset({"api.token", "kafka.password", "kafka.key_password", "openai.api_key"})
 _WORDS: Final = {
     "missing": "this key",
     "model_type": "a section",

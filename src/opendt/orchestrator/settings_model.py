@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 __all__ = [
     "DEFAULT_DATACENTER",
     "SECRET_NAME",
+    "ApiSettings",
     "DatacenterSettings",
     "EnvironmentName",
     "FleetSettings",
@@ -246,13 +247,6 @@ class FleetSettings(_Section):
         BeforeValidator(_no_flag),
         Field(gt=0, le=10, description="How far an energy may be from the predicted one."),
     ] = 0.2
-    api_host: Annotated[str, Field(min_length=1, description="Address that the REST interface listens on.")] = (
-        "127.0.0.1"
-    )
-    api_port: Annotated[Whole, Field(ge=0, le=65_535, description="Its port; 0 takes a free one.")] = 8420
-    api_token: Annotated[
-        SecretStr | None, Field(description="What callers must send; needed where others than this machine can call.")
-    ] = None
     report_dir: Annotated[
         Path, Field(description="Where verification is written. Beside the settings file unless given.")
     ] = Path("reports/verification")
@@ -261,6 +255,17 @@ class FleetSettings(_Section):
     def is_followed(self) -> bool:
         """Whether there is a fleet."""
         return self.kubeconfig is not None or self.spec is not None
+
+
+class ApiSettings(_Section):
+    """The REST interface that `opendt run` serves."""
+
+    serve: Annotated[bool, Field(description="Whether it is served; it always is where a fleet is followed.")] = False
+    host: Annotated[str, Field(min_length=1, description="Address that it listens on.")] = "127.0.0.1"
+    port: Annotated[Whole, Field(ge=0, le=65_535, description="Its port; 0 takes a free one.")] = 8420
+    token: Annotated[
+        SecretStr | None, Field(description="What callers must send; needed where others than this machine can call.")
+    ] = None
 
 
 class ResultsSettings(_Section):
@@ -343,6 +348,7 @@ class Settings(BaseSettings):
     gate: GateSection = GateSection()
     openai: OpenAISettings = OpenAISettings()
     fleet: FleetSettings = FleetSettings()
+    api: ApiSettings = ApiSettings()
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Field(description="Least level that is logged.")
     ] = "info"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from opendt.telemetry.log import LogDirectory, TornEnd
     from opendt.telemetry.source import Partition, Sink, Source
 
-__all__ = ["INPUTS", "OUTPUTS", "log_directory", "open_sink", "open_source"]
+__all__ = ["INPUTS", "OUTPUTS", "log_directory", "open_sink", "open_source", "send_request"]
 
 INPUTS = (WORKLOAD, POWER, TASKS, FRAGMENTS, TOPOLOGY, CONFIG)
 OUTPUTS = (RESULTS, PROPOSALS, DEAD_LETTERS)
@@ -91,6 +91,33 @@ def open_sink(settings: Settings, bus: EventBus) -> Sink:
         partitions=settings.kafka.partitions,
         on_error=_line_of(bus),
     )
+
+
+def send_request(settings: Settings, datacenter: str, message: bytes) -> str:
+    """Send a message on ``sys.config``, delivered when this returns; gives the place that it went to, in words.
+
+    Raises
+    ------
+    TransportError
+        When it could not be delivered.
+    """
+    if settings.transport == "log":
+        from opendt.telemetry.log import LogSink
+
+        sink: Sink = LogSink(log_directory(settings))
+        place = f"the log in {settings.log_directory}"
+    else:
+        from opendt.telemetry.kafka import KafkaSink
+
+        kafka = settings.kafka
+        sink = KafkaSink(kafka.bootstrap_servers, settings=_client_settings(settings), partitions=kafka.partitions)
+        place = f"kafka at {kafka.bootstrap_servers}"
+    try:
+        sink.send(CONFIG, message, key=datacenter)
+        sink.flush()
+    finally:
+        sink.close()
+    return place
 
 
 def _torn(bus: EventBus) -> Callable[[TornEnd], None]:

@@ -166,9 +166,7 @@ def test_schemas_are_there_and_describe_what_is_taken(client: TestClient) -> Non
 
 
 def test_who_may_not_call_is_kept_out(fleet: SmallFleet) -> None:
-    with pytest.raises(
-        InputError, match=r"fleet\.api_host: found '0\.0\.0\.0', expected a loopback address, or a token"
-    ):
+    with pytest.raises(InputError, match=r"api\.host: found '0\.0\.0\.0', expected a loopback address, or a token"):
         create_app(fleet.service, host="0.0.0.0")
     with TestClient(create_app(fleet.service, token="secret")) as client:
         assert problem_of(client.get("/snapshot"), 401)
@@ -196,8 +194,6 @@ def test_it_is_served_on_a_port_of_this_machine_and_a_taken_one_is_named(fleet: 
     with serving(app, "127.0.0.1", 0) as port:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
             assert client.get("/health").json()["fleet"] == "fleet"
-        taken = pytest.raises(
-            InputError, match=rf"fleet\.api_port: found 127\.0\.0\.1:{port} \(Address already in use\)"
-        )
+        taken = pytest.raises(InputError, match=rf"api\.port: found 127\.0\.0\.1:{port} \(Address already in use\)")
         with taken, serving(app, "127.0.0.1", port):
             pass
