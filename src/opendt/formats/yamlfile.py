@@ -33,7 +33,7 @@ def read_document(path: Path | str) -> Any:
             return orjson.loads(data)
         except orjson.JSONDecodeError as error:
             raise FormatError(path, f"line {error.lineno}, column {error.colno}", error.msg, "JSON") from error
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     try:
         return yaml.safe_load(data)

@@ -83,7 +83,13 @@ class SpaceLimits:
             raise ValueError(
                 f"reserve_ratio is {self.reserve_ratio} and reserve_hosts {self.reserve_hosts}, expected at least 0"
             )
-        for name in ("max_removed_ratio", "min_core_speed_ratio", "core_speed_step_ratio", "min_power_cap_ratio", "power_cap_step_ratio"):
+        for name in (
+            "max_removed_ratio",
+            "min_core_speed_ratio",
+            "core_speed_step_ratio",
+            "min_power_cap_ratio",
+            "power_cap_step_ratio",
+        ):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a ratio above 0 and up to 1")
 

@@ -143,7 +143,7 @@ def read_spec(path: Path | str) -> SweepSpec:
     FormatError
         When the file is missing or is not of this form; names the key and its line.
     """
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     try:
         text = Path(path).read_text(encoding="utf-8")
