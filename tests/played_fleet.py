@@ -105,6 +105,7 @@ class Played:
             "state_dir": str(self.folder / "state"),
             "environment": "live",
             "mode": "approve",
+            "api": {"port": self.port},
             "fleet": fleet | self.fleet,
             "api": {"port": self.port},
             **(self.settings or {}),

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 from opendt.model.base import Flag, Model, NonNegative, NonNegativeInt, Ratio
 from opendt.model.fleet import ClusterState, NodeState, PodState
 from opendt.model.job import Job
-from opendt.model.plan import Interval, Placement, PlanObservation, PlanPrediction, PlanStatus, PlanVerdict
+from opendt.model.plan import Infeasible, Interval, Placement, PlanObservation, PlanPrediction, PlanStatus, PlanVerdict
 
 if TYPE_CHECKING:
     from opendt.model.plan import Plan
@@ -42,11 +42,12 @@ class PlanRequest(Body):
 
 
 class PlansRequest(Body):
-    """Body of ``POST /plans``: jobs, placed in their order, all or none."""
+    """Body of ``POST /plans``: jobs, placed in their order; all or none, unless those that can be will do (`partial`)."""
 
     jobs: Annotated[tuple[Job, ...], Field(min_length=1, max_length=10_000)]
     strategy: str | None = None
     dry_run: Flag = False
+    partial: Flag = False
 
 
 class Intervals(Body):
@@ -117,9 +118,10 @@ class PlanAnswer(Body):
 
 
 class PlansAnswer(Body):
-    """Plans, in the order of the jobs."""
+    """Plans, in the order of the jobs; why others have none, by job."""
 
     plans: tuple[PlanAnswer, ...]
+    infeasible: dict[str, Infeasible] = Field(default_factory=dict)
 
 
 class RecordAnswer(Body):

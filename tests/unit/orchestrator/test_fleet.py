@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from opendt.model.errors import InputError
+from opendt.model.errors import InputError, LedgerError
 from opendt.model.fleet import ClusterState
 from opendt.model.fleet_observation import FleetObservation
+from opendt.model.plan import Infeasible, Plan
 from opendt.orchestrator.fleet import InfeasibleJob, JobConflict, UnknownPlan, may_act
 from opendt.orchestrator.fleet_ports import ActionError
 from opendt.twin.state import FleetUpdate
@@ -304,3 +305,77 @@ def test_pods_of_a_plan_that_is_over_go_after_an_hour(fleet: SmallFleet) -> None
     fleet.settle()
     assert len(fleet.state.snapshot().pods) == 0
     assert fleet.service.record(plan.plan_id).status == "succeeded"
+
+
+def test_of_a_batch_those_that_can_be_placed_are_where_that_will_do(fleet: SmallFleet) -> None:
+    fleet.planner.refuses.add("job-2")
+    first, refused, third = fleet.service.plan_each([job("job-1"), job("job-2"), job("job-3")])
+    assert isinstance(refused, Infeasible)
+    assert [plan.job_id for plan in (first, third) if isinstance(plan, Plan)] == ["job-1", "job-3"]
+    assert fleet.kinds().count("plan_accepted") == 2
+
+
+def test_advice_holds_nothing(ledger: Ledger) -> None:
+    fleet = SmallFleet(ledger, may_act=False)
+    fleet.service.plan(job())
+    assert not fleet.planner.held
+
+
+def test_a_shadow_without_room_is_no_place_to_go(ledger: Ledger) -> None:
+    fleet = SmallFleet(ledger, planner=ToldPlanner(full={"b"}))
+    plan = fleet.service.plan(job())
+    fleet.settle()
+    fleet.state.apply(FleetUpdate("a", nodes=(node("a", "a-1", is_ready=False),)))
+    fleet.settle()
+    assert fleet.service.record(plan.plan_id).status == "failed"
+    assert not any(pod.cluster == "b" for pod in fleet.state.snapshot().pods.values())
+
+
+def test_a_pod_that_comes_after_its_stage_has_moved_is_removed(fleet: SmallFleet) -> None:
+    plan = fleet.service.plan(job())
+    fleet.settle()
+    late = fleet.pod("first")
+    away = ClusterState("a", is_reachable=False, last_seen_ms=NOW_MS, message="no answer")
+    fleet.state.apply(FleetUpdate("a", state=away, gone_pods=((late.namespace, late.name),)))
+    fleet.settle()
+    assert fleet.pod("first-shadow", "b").stage_id == "first"
+    fleet.state.apply(FleetUpdate("a", state=replace(away, is_reachable=True)))
+    fleet.settle()
+    removed = len(fleet.hands.deleted)
+    # A request that hung while the cluster was away is carried out only now.
+    fleet.state.apply(FleetUpdate("a", pods=(late,)))
+    fleet.settle()
+    assert len(fleet.hands.deleted) == removed + 1
+    assert fleet.service.record(plan.plan_id).status == "acting"
+
+
+def test_who_leads_again_goes_by_what_is_in_the_ledger(fleet: SmallFleet, ledger: Ledger) -> None:
+    plan = fleet.service.plan(job())
+    fleet.settle()
+    other = SmallFleet(ledger, state=fleet.state)
+    other.service.resume()
+    other.settle()
+    other.finish("first")
+    other.finish("second")
+    assert other.service.record(plan.plan_id).status == "succeeded"
+    assert fleet.service.resume() == 0
+    fleet.settle()
+    assert fleet.service.record(plan.plan_id) == other.service.record(plan.plan_id)
+
+
+def test_what_was_decided_is_done_once_the_ledger_is_back(fleet: SmallFleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet.service.plan(job())
+    fleet.settle()
+    with monkeypatch.context() as patched:
+
+        def fail(*_: object) -> None:
+            raise LedgerError("the disk is full")
+
+        patched.setattr(Ledger, "record_plans", fail)
+        fleet.state.apply(FleetUpdate("a", nodes=(node("a", "a-1", is_ready=False),)))
+        with pytest.raises(LedgerError, match="the disk is full"):
+            fleet.keeper.step()
+        fleet.keeper.drain()
+        assert len(fleet.hands.made) == 1, "nothing is done that is not written"
+    fleet.settle()
+    assert fleet.pod("first-shadow", "b").stage_id == "first"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from fastapi import APIRouter, Header, Query, Response
@@ -11,7 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from opendt.api.answers import PlanAnswer, PlanRequest, PlansAnswer, PlansRequest, RecordAnswer, StartAnswer, body
-from opendt.model.plan import PlanVerdict
+from opendt.model.plan import Infeasible, Plan, PlanVerdict
 
 if TYPE_CHECKING:
     from opendt.orchestrator.events import Notice
@@ -37,9 +37,15 @@ def plan_routes(service: FleetService) -> APIRouter:
 
     @router.post("/plans", response_model=PlansAnswer)
     def make_plans(request: PlansRequest) -> Response:
-        """Place jobs in their order, each seeing the ones before it, all or none."""
-        plans = service.plan_all(request.jobs, request.strategy, dry_run=request.dry_run)
-        answer = PlansAnswer(plans=tuple(PlanAnswer.of(plan) for plan in plans))
+        """Place jobs in their order, each seeing the ones before it; all or none, unless `partial`."""
+        place = service.plan_each if request.partial else service.plan_all
+        found: Sequence[Plan | Infeasible] = place(request.jobs, request.strategy, dry_run=request.dry_run)
+        answer = PlansAnswer(
+            plans=tuple(PlanAnswer.of(plan) for plan in found if isinstance(plan, Plan)),
+            infeasible={
+                job.id: why for job, why in zip(request.jobs, found, strict=True) if isinstance(why, Infeasible)
+            },
+        )
         return Response(body(answer), media_type=_JSON)
 
     @router.get("/plan/{plan_id}", response_model=RecordAnswer)
