@@ -214,7 +214,7 @@ class FleetSettings(_Section):
     )
     images: Annotated[
         dict[str, str],
-        Field(description="Images for other exec formats than `native`, by format: `qemu-arm64`, `wasm`."),
+        Field(description="Images by exec format (`qemu-arm64`, `wasm`), and by architecture (`arm64`) for what runs natively."),
     ] = {}
     image_pull_policy: Annotated[
         Literal["Always", "IfNotPresent", "Never"], Field(description="`Never` where images were imported by hand.")
