@@ -250,12 +250,10 @@ class FleetService:
     def _check(self, jobs: Sequence[Job], strategy: str | None, *, dry_run: bool) -> None:
         if strategy is not None and strategy not in self.planner.strategies:
             raise InputError("strategy", repr(strategy), f"one of {', '.join(self.planner.strategies)}")
-        known = self.state.snapshot().clusters
         for job in jobs:
-            if job.origin is not None and job.origin.cluster not in known:
-                raise InputError(
-                    "job.origin.cluster", repr(job.origin.cluster), f"one of {', '.join(known) or 'none yet'}"
-                )
+            if job.origin is not None and self.state.cluster(job.origin.cluster) is None:
+                known = ", ".join(self.state.snapshot().clusters)
+                raise InputError("job.origin.cluster", repr(job.origin.cluster), f"one of {known or 'none yet'}")
         leader = self._leader()
         if leader and not dry_run:
             raise NotLeading(f"fleet {self.name}: {leader} leads it; send plans there, or ask for a dry run")

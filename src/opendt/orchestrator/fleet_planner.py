@@ -70,11 +70,12 @@ class FleetPlanner:
             "cvar": {"alpha": tail_ratio, "futures": futures, "seed": seed},
         }
         self._policies: dict[str, PlacementPolicy] = {}
+        self._strategies = available_policies()  # looks through all installed packages
 
     @property
     def strategies(self) -> tuple[str, ...]:
         """Names of the policies, installed plug-ins among them."""
-        return available_policies()
+        return self._strategies
 
     @property
     def snapshot_version(self) -> int:
