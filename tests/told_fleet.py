@@ -102,6 +102,7 @@ class ToldPlanner:
     snapshot_version: int = 1
     with_shadows: bool = True
     refuses: set[str] = field(default_factory=set)
+    leaves_out: set[str] = field(default_factory=set)
     full: set[str] = field(default_factory=set)
     held: set[tuple[str, str]] = field(default_factory=set)
     learned: list[str] = field(default_factory=list)
@@ -112,7 +113,7 @@ class ToldPlanner:
         if job.id in self.refuses:
             misfit = Misfit(stage_id="first", group="a/small", nodes=1, reason="too small", remedy="ask for 4 cores")
             return Infeasible(misfits=(misfit,), remedy="ask for 4 cores in stage first")
-        names = [stage.id for stage in job.order()]
+        names = [stage.id for stage in job.order() if stage.id not in self.leaves_out]
         return Placed(
             {name: Placement(stage_id=name, node_name="a-1", cluster="a") for name in names},
             prediction(names),
@@ -228,7 +229,7 @@ class SmallFleet:
         settings: KeeperSettings | None = None,
     ) -> None:
         self.now_ms = NOW_MS
-        self.state = state or FleetState(LatencyMatrix({("a", "b"): 35.0, ("b", "a"): 35.0}), clock_ms=self.clock_ms)
+        self.state = state or FleetState(LatencyMatrix({("a", "b"): 0.0, ("b", "a"): 0.0}), clock_ms=self.clock_ms)
         self.bus = EventBus(self.clock_ms)
         self.planner = planner or ToldPlanner()
         self.hands = DirectHands(self.state, self.clock_ms)

@@ -414,6 +414,10 @@ class FleetKeeper:
                 stage, key = run.stages[name], (run.plan.plan_id, name, True)
                 if stage.has_ended:
                     continue
+            inputs_ms = run.inputs_ms(name, self._state.latency)
+            if inputs_ms > self._clock_ms():
+                self._waiting[key] = int(inputs_ms) + 1
+                continue
             stage.is_asked = True
             self._flying.add(key)
             work = _Create(self, run, name, stage.placement, stage.is_shadow)

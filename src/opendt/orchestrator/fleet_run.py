@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from opendt.model.plan import PlanObservation, StageObservation
+from opendt.twin.fleet_costs import arrival_ms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from opendt.model.fleet import LatencyMatrix
     from opendt.model.job import Job
     from opendt.model.plan import Placement, Plan, PlanStatus
 
@@ -61,7 +63,11 @@ class PlanRun:
         self.plan = plan
         self.job = job
         self.is_acting = is_acting
-        self.stages = {stage.id: StageRun(plan.placements[stage.id], stage.needs) for stage in job.order()}
+        # A job that is no gang may have been placed in part: what has no place, and what needs that, is not in the plan.
+        self.stages: dict[str, StageRun] = {}
+        for stage in job.order():
+            if stage.id in plan.placements and all(need in self.stages for need in stage.needs):
+                self.stages[stage.id] = StageRun(plan.placements[stage.id], stage.needs)
 
     def ready(self) -> list[str]:
         """Stages that can begin and were not asked for yet; none once a stage has failed for good."""
@@ -72,6 +78,23 @@ class PlanRun:
             for name, stage in self.stages.items()
             if not stage.is_asked and all(self.stages[need].phase == "succeeded" for need in stage.needs)
         ]
+
+    def inputs_ms(self, name: str, latency: LatencyMatrix) -> float:
+        """When all that a stage needs would be where it runs, by the latency matrix; ms since the epoch.
+
+        Nothing here moves data. A stage that was begun as soon as the ones before it ended would run ahead of its inputs.
+        """
+        stage = next(one for one in self.job.stages if one.id == name)
+        where = self.stages[name].placement.cluster
+        begun = self.plan.accepted_ms + arrival_ms(self.job, stage, where, latency)
+        outputs = {one.id: one.output_mb for one in self.job.stages}
+        for need in stage.needs:
+            seen = self.stages[need].seen
+            ended_ms = self.plan.accepted_ms if seen is None or seen.finished_ms is None else seen.finished_ms
+            sent = latency.transfer_ms(self.stages[need].placement.cluster, where, outputs[need])
+            data = arrival_ms(self.job, stage, where, latency)
+            begun = max(begun, ended_ms + sent, ended_ms + data)
+        return begun
 
     def note(self, seen: StageObservation, *, is_shadow: bool = False) -> tuple[str, str] | None:
         """Take what was seen of a stage; gives its phase before and after when that changed.

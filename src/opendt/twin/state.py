@@ -188,6 +188,11 @@ class FleetState:
         """Give the pods of one cluster, without putting the whole together."""
         return MappingProxyType(self._published.pods.by_cluster.get(cluster, {}))
 
+    @property
+    def latency(self) -> LatencyMatrix:
+        """What lies between the clusters, without a snapshot."""
+        return self._published.latency
+
     def cluster(self, name: str) -> ClusterState | None:
         """Look one cluster up, without a snapshot."""
         return self._published.clusters.get(name)

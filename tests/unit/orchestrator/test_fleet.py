@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from opendt.model.errors import InputError, LedgerError
-from opendt.model.fleet import ClusterState
+from opendt.model.fleet import ClusterState, LatencyMatrix
 from opendt.model.fleet_observation import FleetObservation
 from opendt.model.plan import Infeasible, Plan
 from opendt.orchestrator.fleet import InfeasibleJob, JobConflict, UnknownPlan, may_act
@@ -379,3 +379,27 @@ def test_what_was_decided_is_done_once_the_ledger_is_back(fleet: SmallFleet, mon
         assert len(fleet.hands.made) == 1, "nothing is done that is not written"
     fleet.settle()
     assert fleet.pod("first-shadow", "b").stage_id == "first"
+
+
+def test_a_stage_begins_when_its_inputs_would_be_there(fleet: SmallFleet) -> None:
+    fleet.state.set_latency(LatencyMatrix({("a", "b"): 40.0, ("b", "a"): 40.0}, bandwidth_mb_per_s=100.0))
+    far = job(origin={"cluster": "b"}, input_mb=10.0)
+    fleet.service.plan(far)
+    fleet.settle()
+    assert fleet.hands.made == [], "half a round trip and 10 MB at 100 MB/s are 120 ms"
+    fleet.now_ms += 119
+    fleet.settle()
+    assert fleet.hands.made == []
+    fleet.now_ms += 2
+    fleet.settle()
+    assert len(fleet.hands.made) == 1
+
+
+def test_of_a_job_that_is_no_gang_what_has_a_place_runs(fleet: SmallFleet) -> None:
+    fleet.planner.leaves_out = {"second"}
+    plan = fleet.service.plan(job(gang=False))
+    fleet.settle()
+    fleet.finish("first")
+    record = fleet.service.record(plan.plan_id)
+    assert record.status == "succeeded"
+    assert list(record.plan.placements) == ["first"]
