@@ -107,7 +107,6 @@ class Played:
             "mode": "approve",
             "api": {"port": self.port},
             "fleet": fleet | self.fleet,
-            "api": {"port": self.port},
             **(self.settings or {}),
         }
 

@@ -214,7 +214,9 @@ class FleetSettings(_Section):
     )
     images: Annotated[
         dict[str, str],
-        Field(description="Images by exec format (`qemu-arm64`, `wasm`), and by architecture (`arm64`) for what runs natively."),
+        Field(
+            description="Images by exec format (`qemu-arm64`, `wasm`), and by architecture (`arm64`) for what runs natively."
+        ),
     ] = {}
     image_pull_policy: Annotated[
         Literal["Always", "IfNotPresent", "Never"], Field(description="`Never` where images were imported by hand.")
