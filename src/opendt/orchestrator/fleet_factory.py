@@ -45,6 +45,7 @@ __all__ = ["fleet_running", "fleet_seen_once"]
 
 _STEP_S: Final = 0.2
 """The longest between two looks; changes are looked at at once."""
+_LEAST_STEP_S: Final = 0.001
 _SYNC_S: Final = 30.0
 _NOTES: Final = frozenset({"cluster_back", "metrics_back", "leading_began", "leading_ended", "watch_expired"})
 _TOLD_BY_KEEPER: Final = frozenset({"cluster_away", "cluster_back"})
@@ -89,7 +90,7 @@ def fleet_running(
         learned = LearnedFile(settings.state_dir / "fleet" / f"{settings.fleet.name}.learned.json")
         planner = _planner(settings, seen.state, clock_ms)
         learned.load_into(planner)
-        turns = _Turns(seen)
+        turns = _Turns(seen, clock_ms)
         service = _service(settings, ledger, bus, seen, planner, clock_ms, turns)
         stack.callback(service.keeper.close)
         stack.enter_context(turns.turning(service))
@@ -297,8 +298,9 @@ def _service(
 class _Turns:
     """Has the keeper look at every change, from a thread of its own, as long as this process leads."""
 
-    def __init__(self, seen: _Seen) -> None:
+    def __init__(self, seen: _Seen, clock_ms: Callable[[], int]) -> None:
         self._seen = seen
+        self._clock_ms = clock_ms
         self._has_resumed = False
         self.changed = threading.Event()
 
@@ -316,7 +318,9 @@ class _Turns:
 
         def turn() -> None:
             while not stopping.is_set():
-                self.changed.wait(_STEP_S)
+                due_ms = service.keeper.due_ms()
+                until_due_s = _STEP_S if due_ms is None else (due_ms - self._clock_ms()) / 1000
+                self.changed.wait(min(max(until_due_s, _LEAST_STEP_S), _STEP_S))
                 self.changed.clear()
                 try:
                     self._take_up(service)

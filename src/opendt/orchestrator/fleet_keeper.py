@@ -202,6 +202,11 @@ class FleetKeeper:
             if self._crew is not None:
                 self._crew.send(cluster, work)
 
+    def due_ms(self) -> int | None:
+        """When a stage that waits is to be looked at again, ms since the epoch; None where none waits."""
+        with self._lock:
+            return min(self._waiting.values(), default=None)
+
     # What was seen
 
     def _look(self) -> None:
