@@ -159,6 +159,11 @@ class ToldPlanner:
         del job, stage_id
         return StartEstimate({0.5: plan.accepted_ms + 60_000}, "waits for stage first")
 
+    def start_of_pod(self, cluster: str, namespace: str, name: str) -> StartEstimate | None:
+        """In a minute; what is not on cluster a never."""
+        del namespace, name
+        return StartEstimate({0.5: NOW_MS + 60_000}, "waits for room on its node") if cluster == "a" else None
+
     def state(self) -> dict[str, object]:
         """Nothing."""
         return {}

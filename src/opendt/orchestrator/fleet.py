@@ -383,6 +383,19 @@ class FleetService:
         found = {name: self.planner.start_of(stored.plan, stored.job, name) for name in waiting}
         return {name: estimate for name, estimate in found.items() if estimate is not None}
 
+    def start_of_pod(self, cluster: str, namespace: str, name: str) -> StartEstimate | None:
+        """Estimate when a pod that waits will start, whoever made it; None when it does not wait or never will.
+
+        Raises
+        ------
+        InputError
+            When there is no such pod.
+        """
+        if self.state.pod(cluster, namespace, name) is None:
+            found = f"{cluster}/{namespace}/{name}"
+            raise InputError("pod", repr(found), "a pod of the fleet; `GET /snapshot` lists them")
+        return self.planner.start_of_pod(cluster, namespace, name)
+
     def _stored(self, plan_id: str) -> StoredPlan:
         stored = self._book.read(plan_id) if self._leader() else self._book.find(plan_id)
         if stored is None:

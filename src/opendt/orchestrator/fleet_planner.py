@@ -15,6 +15,7 @@ from opendt.orchestrator.logs import log
 from opendt.policy.index import FleetIndex
 from opendt.policy.plugins import available_policies, load_policy
 from opendt.twin.fleet_energy import stage_energy_j
+from opendt.twin.fleet_start import start_of_pod
 from opendt.twin.fleet_view import FleetView, Hold
 from opendt.twin.predict import PredictiveSimulator
 from opendt.twin.scaling import scale_job
@@ -164,7 +165,21 @@ class FleetPlanner:
         return stage_energy_j(node, one.cpu_millicores, observation.cpu_seconds, (finished_ms - started_ms) / 1000)
 
     def start_of(self, plan: Plan, job: Job, stage_id: str) -> StartEstimate | None:
-        """Estimate when a stage that waits will start, as its plan predicted; None when that cannot be told."""
+        """Estimate when a stage that waits will start: by what its pod waits for where there is one, else as its plan predicted.
+
+        None when neither can be told.
+        """
+        with self._lock:
+            self._view.sync(self._state)
+            place = plan.placements.get(stage_id)
+            load = None if place is None else self._view.loads.get((place.cluster, place.node_name))
+            pods = {} if load is None else load.pods
+            key = next(
+                (key for key, pod in pods.items() if (pod.plan_id, pod.stage_id) == (plan.plan_id, stage_id)), None
+            )
+            found = None if key is None else start_of_pod(self._predictor, key)
+        if found is not None:
+            return StartEstimate(found.quantiles_ms, found.reason)
         said = plan.prediction
         one = None if said is None else next((stage for stage in said.stages if stage.stage_id == stage_id), None)
         if said is None or one is None or said.latency_p50_ms <= 0:
@@ -179,6 +194,19 @@ class FleetPlanner:
         now_ms = self._clock_ms()
         words = f"waits for {', '.join(needs)}" if needs else "waits for its node"
         return StartEstimate({level: max(moment, now_ms) for level, moment in quantiles.items()}, words)
+
+    def start_of_pod(self, cluster: str, namespace: str, name: str) -> StartEstimate | None:
+        """Estimate when a pod that waits will start, whoever made it; None when it does not wait, or never will start.
+
+        Raises
+        ------
+        ModelError
+            When there is no such pod.
+        """
+        with self._lock:
+            self._view.sync(self._state)
+            found = start_of_pod(self._predictor, (cluster, namespace, name))
+        return None if found is None else StartEstimate(found.quantiles_ms, found.reason)
 
     def loads(self, cluster: str, names: Sequence[str]) -> dict[str, NodeLoad]:
         """What nodes of a cluster hold now, copied; those that are not known are left out."""

@@ -99,6 +99,15 @@ class Planner(Protocol):
     def loads(self, cluster: str, names: Sequence[str]) -> dict[str, NodeLoad]:
         """What nodes of a cluster hold now, reservations included; those that are not known are left out."""
 
+    def start_of_pod(self, cluster: str, namespace: str, name: str) -> StartEstimate | None:
+        """Estimate when a pod that waits will start, whoever made it; None when it does not wait or never will.
+
+        Raises
+        ------
+        OpenDTError
+            When there is no such pod.
+        """
+
     def state(self) -> PlannerState:
         """Give what was learned."""
 

@@ -16,7 +16,7 @@ from opendt.api.app import create_app, serving
 from opendt.api.routes.fleet import schemas
 from opendt.model.errors import InputError
 from opendt.verification.ledger import Ledger
-from tests.told_fleet import SmallFleet, job
+from tests.told_fleet import NOW_MS, SmallFleet, job
 
 
 @pytest.fixture
@@ -55,6 +55,26 @@ def test_a_plan_is_answered_with_placements_and_predictions(client: TestClient) 
     assert said["shadow_plan"]["second"]["cluster"] == "b"
     assert set(said["intervals"]) == {"latency_ms", "energy_kwh", "cpu_seconds", "memory_peak_mib"}
     assert said["explanation"] == "resilient: all on a"
+
+
+def test_of_a_batch_what_can_be_placed_is_where_that_will_do(client: TestClient, fleet: SmallFleet) -> None:
+    fleet.planner.refuses.add("job-2")
+    jobs = [body(name)["job"] for name in ("job-1", "job-2")]
+    assert client.post("/plans", json={"jobs": jobs}).status_code == 422
+    said = client.post("/plans", json={"jobs": jobs, "partial": True}).json()
+    assert [plan["job_id"] for plan in said["plans"]] == ["job-1"]
+    assert said["infeasible"]["job-2"]["remedy"] == "ask for 4 cores in stage first"
+
+
+def test_a_pod_that_waits_has_a_start_whoever_made_it(client: TestClient, fleet: SmallFleet) -> None:
+    client.post("/plan", json=body())
+    fleet.settle()
+    (pod,) = fleet.state.snapshot().pods.values()
+    start = client.get(f"/pod/a/{pod.namespace}/{pod.name}/start").json()
+    assert start == {"quantiles_ms": {"0.5": NOW_MS + 60_000}, "reason": "waits for room on its node"}
+    unknown = client.get("/pod/a/opendt/nothing/start")
+    assert unknown.status_code == 422
+    assert unknown.json()["detail"].startswith("pod: found 'a/opendt/nothing', expected a pod of the fleet")
 
 
 def test_a_plan_is_followed_verified_and_explained(client: TestClient, fleet: SmallFleet) -> None:

@@ -16,6 +16,7 @@ from opendt.model.plan import Infeasible, Plan, PlanVerdict
 if TYPE_CHECKING:
     from opendt.orchestrator.events import Notice
     from opendt.orchestrator.fleet import FleetService
+    from opendt.orchestrator.fleet_ports import StartEstimate
 
 __all__ = ["plan_routes"]
 
@@ -66,13 +67,13 @@ def plan_routes(service: FleetService) -> APIRouter:
     @router.get("/plan/{plan_id}/start")
     def when_will_it_start(plan_id: str) -> dict[str, StartAnswer]:
         """Estimate when the stages of a plan that have not begun will start."""
-        return {
-            stage: StartAnswer(
-                quantiles_ms={f"{quantile:g}": moment for quantile, moment in estimate.quantiles_ms.items()},
-                reason=estimate.reason,
-            )
-            for stage, estimate in service.start_of(plan_id).items()
-        }
+        return {stage: _start(estimate) for stage, estimate in service.start_of(plan_id).items()}
+
+    @router.get("/pod/{cluster}/{namespace}/{name}/start", response_model=StartAnswer | None)
+    def when_will_the_pod_start(cluster: str, namespace: str, name: str) -> StartAnswer | None:
+        """Estimate when a pod that waits will start, whoever made it; null when it does not wait or never will start."""
+        estimate = service.start_of_pod(cluster, namespace, name)
+        return None if estimate is None else _start(estimate)
 
     @router.get("/plan/{plan_id}/events", response_class=StreamingResponse)
     async def follow_plan(
@@ -86,6 +87,11 @@ def plan_routes(service: FleetService) -> APIRouter:
         return StreamingResponse(_stream(service, plan_id, first), media_type="text/event-stream")
 
     return router
+
+
+def _start(estimate: StartEstimate) -> StartAnswer:
+    quantiles = {f"{quantile:g}": moment for quantile, moment in estimate.quantiles_ms.items()}
+    return StartAnswer(quantiles_ms=quantiles, reason=estimate.reason)
 
 
 async def _stream(service: FleetService, plan_id: str, after: int) -> AsyncIterator[bytes]:
