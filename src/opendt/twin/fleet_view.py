@@ -62,15 +62,19 @@ class NodeLoad:
         """What each GPU has free, in thousandths.
 
         Nobody tells which device a pod got. It is taken to be what a packing device plugin gives: whole devices from the first
-        on, and for a part the fullest device that still has it; in order of scheduling.
+        on, and for a part the fullest device that still has it; in order of scheduling. Where not all find room in that order,
+        which need not be the one they came in, the largest come first; where not even then, nothing is free.
         """
-        free = [DEVICE_MILLIS] * self.node.gpu
         pods = [(pod.scheduled_ms, key, pod) for key, pod in self.pods.items() if pod.gpu]
-        for _, _, pod in sorted(pods, key=lambda one: one[:2]):
-            give_devices(free, pod.gpu, pod.gpu_millis)
-        for _, hold in sorted(item for item in self.holds.items() if item[1].gpu):
-            give_devices(free, hold.gpu, hold.gpu_millis)
-        return free
+        asked = [(pod.gpu, pod.gpu_millis) for _, _, pod in sorted(pods, key=lambda one: one[:2])]
+        asked += [
+            (hold.gpu, hold.gpu_millis) for _, hold in sorted(self.holds.items(), key=lambda one: one[0]) if hold.gpu
+        ]
+        for order in (asked, sorted(asked, key=lambda one: (-one[1], -one[0]))):
+            free = [DEVICE_MILLIS] * self.node.gpu
+            if all(give_devices(free, count, millis) for count, millis in order):
+                return free
+        return [0] * self.node.gpu
 
 
 def give_devices(free: list[int], count: int, millis: int) -> bool:

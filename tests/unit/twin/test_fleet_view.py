@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from opendt.model.fleet import Reading
-from opendt.twin.fleet_view import FleetView, Hold
+from opendt.twin.fleet_view import FleetView, Hold, NodeLoad
 from opendt.twin.state import FleetState, FleetUpdate, Readings
 from tests.small_fleet import CLUSTERS, NODES, node, pod, snapshot
 
@@ -147,3 +147,19 @@ def test_what_comes_while_it_looks_is_seen_the_next_time(state, monkeypatch):
     view.sync(state)
     assert loads(view) == loads(FleetView(state.snapshot()))
     assert view.loads["core", "core-1"].cpu_millicores == 1000
+
+
+@pytest.mark.parametrize(
+    ("shares", "free"),
+    [
+        ((300, 500), [200, 1000]),
+        ((300, 300, 700, 700), [0, 0]),  # they came as 300, 700, 300, 700: by name the second 700 would find no room
+        ((600, 600, 600), [0, 0]),  # more than there is: somebody else's pods
+    ],
+)
+def test_no_pod_on_a_gpu_is_forgotten_whatever_order_they_came_in(shares, free):
+    load = NodeLoad(node("core", "g", gpu=2))
+    for number, millis in enumerate(shares):
+        one = pod("core", "g", f"p{number}", gpu=1, gpu_millis=millis)
+        load.pods["core", "opendt", one.name] = one
+    assert load.device_free_millis() == free
