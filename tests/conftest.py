@@ -10,6 +10,7 @@ interrupted or killed. A test on a shared server uses names of its own (`fresh_n
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -34,6 +35,10 @@ settings.register_profile(
     "soak", max_examples=2_000, deadline=None, print_blob=True, suppress_health_check=SLOW_IS_FINE
 )
 settings.load_profile("soak" if os.environ.get("OPENDT_SOAK") == "1" else "sample")
+
+# A shell that runs us in the background lets us, and all that we start, ignore Ctrl-C; tests press it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _numbers = count(1)
 

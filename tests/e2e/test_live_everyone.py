@@ -138,7 +138,7 @@ def undisturbed(tmp_path_factory, model, patience):
         opens = "Wed 00:00-24:00" if hours == "168" else "00:00-24:00"
         everyone = Everyone(surf, ("--hours", hours), model[0], opens)
     else:
-        everyone = Everyone(generate_week(3, folder / "week"), ("--hours", "6"), model[0], "Mon 05:00-24:00")
+        everyone = Everyone(generate_week(3, folder / "week"), ("--hours", "6"), model[0], "00:00-24:00")
     live = everyone.live(folder / "live")
     live.drain()
     return everyone, live, live.export(), live.results()

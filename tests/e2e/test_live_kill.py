@@ -77,8 +77,9 @@ SEAMS = (
     ("opendt.orchestrator.controller:OpenDTOrchestrator._publish", "before", 9),
     ("opendt.orchestrator.controller:OpenDTOrchestrator._publish", "after", 4),
     ("opendt.orchestrator.buffer:SimulationResultsBuffer._write", "after", 1),
-    ("opendt.orchestrator.snapshots:SnapshotStore.write", "before", 2),
-    ("opendt.orchestrator.snapshots:SnapshotStore.write", "after", 2),
+    # How often a snapshot is taken depends on what it costs; the last one of a run always is.
+    ("opendt.orchestrator.snapshots:SnapshotStore._put", "before", 1),
+    ("opendt.orchestrator.snapshots:SnapshotStore._put", "after", 1),
     ("opendt.telemetry.log_writer:_TopicWriter._write", "after", 1),
     ("os:fsync", "before", 3),
     ("pathlib:Path.replace", "before", 3),
