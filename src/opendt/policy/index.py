@@ -15,12 +15,14 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from math import hypot
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from opendt.model.job import EMULATED
 from opendt.policy.refusals import OWN_LABELS, exec_formats_on, refusals
+from opendt.twin.fleet_learn import LEAST_RUN_RATIO, Spread, WorkCost
 from opendt.twin.fleet_view import give_devices
 
 if TYPE_CHECKING:
@@ -91,21 +93,30 @@ class NodeGroup:
         slot.free_pods -= pods
 
 
+_NO_WORK: Final = WorkCost(overhead_seconds=0.0, lead_seconds=0.0, factor=1.0, refill_ms=0.0, spread=Spread(1.0, 0.0))
+"""Of a stage that does not say what it does."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Options:
     """Everything that may run stages of one shape: an entry a group and form, in the total order of ties.
 
-    `cpu_factor` is CPU seconds per reference CPU second; `rest_w` and `busy_j` make energy of them: W held per millicore, and J per CPU
-    second; spreads are deviations of logarithms.
+    What is named as in `opendt.twin.fleet_learn.StartUp` and `WorkCost` is that; `rest_w` and `busy_j` make energy of CPU time: W held
+    per millicore, and J per CPU second; spreads are deviations of logarithms.
     """
 
     groups: tuple[NodeGroup, ...]
     formats: tuple[ExecFormat, ...]
     cluster: NDArray[np.intp]
     is_native: NDArray[np.bool_]
-    startup_ms: NDArray[np.float64]
+    begin_ms: NDArray[np.float64]
+    startup_cpu_seconds: NDArray[np.float64]
+    notice_ms: NDArray[np.float64]
     startup_spread: NDArray[np.float64]
+    overhead_seconds: NDArray[np.float64]
+    lead_seconds: NDArray[np.float64]
     cpu_factor: NDArray[np.float64]
+    refill_ms: NDArray[np.float64]
     stretch: NDArray[np.float64]
     run_spread: NDArray[np.float64]
     failures_per_h: NDArray[np.float64]
@@ -118,15 +129,23 @@ class Options:
     def __len__(self) -> int:
         return len(self.groups)
 
+    def startup_ms(self, one: ScaledStage) -> NDArray[np.float64]:
+        """Start-up delay of a stage in each; as `opendt.twin.fleet_learn.StartUp.ms`."""
+        found = self.begin_ms + self.startup_cpu_seconds * (1e6 / min(max(one.cpu_millicores, 1), 1000))
+        return found + self.notice_ms if one.stage.needs else found
+
     def cpu_seconds(self, one: ScaledStage, default_run_s: float) -> NDArray[np.float64]:
-        """CPU seconds that a stage takes in each."""
+        """CPU seconds that a stage takes in each; as `opendt.twin.fleet_learn.WorkCost.cpu_seconds`."""
         if one.cpu_seconds is None:
             return np.full(len(self.groups), default_run_s * one.cpu_millicores / 1000.0)
-        return one.cpu_seconds * self.cpu_factor
+        work = one.cpu_seconds * self.cpu_factor
+        if one.cpu_millicores < 1000:
+            work += work * (self.refill_ms / (0.1 * max(one.cpu_millicores, 1)))
+        return self.overhead_seconds + work
 
     def run_ms(self, one: ScaledStage, cpu_seconds: NDArray[np.float64]) -> NDArray[np.float64]:
-        """How long a stage runs in each; as `opendt.twin.fleet_costs.quota_run_ms`."""
-        work_ms = cpu_seconds * 1000.0
+        """How long a stage runs in each; as `opendt.twin.fleet_costs.quota_run_ms` of what is not its lead."""
+        work_ms = np.maximum(cpu_seconds - self.lead_seconds, LEAST_RUN_RATIO * cpu_seconds) * 1000.0
         millicores = one.cpu_millicores
         if millicores >= 1000:
             return work_ms * (1000.0 / millicores) * self.stretch
@@ -364,18 +383,23 @@ class FleetIndex:
         rows = []
         for group, form in pairs:
             node, cluster = group.sample, clusters.get(group.sample.cluster)
-            startup_ms, startup_spread = calibration.startup_ms(node.cluster, form)
-            factor, cpu_spread = (1.0, 1.0) if kind is None else calibration.cpu_factor(node, form, kind)
+            start = calibration.startup(node.cluster, form)
+            price = _NO_WORK if kind is None else calibration.work_cost(node, form, kind)
             stretch, stretch_spread = calibration.stretch(node.cluster)
             described = 0.0 if cluster is None else cluster.failure_rate_per_h
             size = max(node.cpu_millicores, 1)
             rows.append(
                 (
-                    startup_ms,
-                    startup_spread,
-                    factor,
+                    start.begin_ms,
+                    start.cpu_seconds,
+                    start.notice_ms,
+                    start.spread.total,
+                    price.overhead_seconds,
+                    price.lead_seconds,
+                    price.factor,
+                    price.refill_ms,
                     stretch,
-                    (cpu_spread**2 + stretch_spread**2) ** 0.5,
+                    hypot(price.spread.total, stretch_spread.total),
                     calibration.failure_rate_per_h(node.cluster, described),
                     1.0 if cluster is None else cluster.resiliency_ratio,
                     node.idle_w / size,
@@ -384,7 +408,7 @@ class FleetIndex:
                     0.0 if cluster is None else cluster.cost_per_core_h,
                 )
             )
-        columns = np.array(rows, dtype=np.float64).reshape(len(rows), 11).T.copy()
+        columns = np.array(rows, dtype=np.float64).reshape(len(rows), 16).T.copy()
         return Options(
             tuple(group for group, _ in pairs),
             tuple(form for _, form in pairs),

@@ -62,6 +62,7 @@ class Table:
     options: Options
     begin_ms: NDArray[np.float64]
     """When all that it needs is there."""
+    startup_ms: NDArray[np.float64]
     run_ms: NDArray[np.float64]
     finish_ms: NDArray[np.float64]
     cpu_seconds: NDArray[np.float64]
@@ -73,7 +74,7 @@ class Table:
     def variance(self) -> NDArray[np.float64]:
         """Of the finish, ms squared."""
         options = self.options
-        startup = options.startup_ms * options.startup_spread
+        startup = self.startup_ms * options.startup_spread
         run = self.run_ms * options.run_spread
         result: NDArray[np.float64] = self.begin_variance + startup * startup + run * run
         return result
@@ -81,7 +82,7 @@ class Table:
     @property
     def held_ms(self) -> NDArray[np.float64]:
         """How long the stage holds what it asks for."""
-        return self.options.startup_ms + self.run_ms
+        return self.startup_ms + self.run_ms
 
     @property
     def energy_j(self) -> NDArray[np.float64]:
@@ -189,6 +190,7 @@ def tabulate(index: FleetIndex, scaled: ScaledJob, one: ScaledStage, chosen: Map
             ready = np.maximum(ready, came)
     cpu_seconds = options.cpu_seconds(one, index.predictor.calibration.priors.default_run_s)
     run_ms = options.run_ms(one, cpu_seconds)
+    startup_ms = options.startup_ms(one)
     begin_ms = ready[options.cluster]
     allowed = None
     limit_ms = stage.constraints.max_latency_ms
@@ -199,9 +201,8 @@ def tabulate(index: FleetIndex, scaled: ScaledJob, one: ScaledStage, chosen: Map
         allowed = np.ones(len(options), dtype=np.bool_)
         for source in sources:
             allowed &= index.round_trip_ms(source)[options.cluster] <= limit_ms
-    return Table(
-        one, options, begin_ms, run_ms, begin_ms + (options.startup_ms + run_ms), cpu_seconds, allowed, variance
-    )
+    finish_ms = begin_ms + (startup_ms + run_ms)
+    return Table(one, options, begin_ms, startup_ms, run_ms, finish_ms, cpu_seconds, allowed, variance)
 
 
 def lay(index: FleetIndex, scaled: ScaledJob, rules: Rules | None = None) -> Laid:
@@ -268,7 +269,7 @@ def choose(
         node = index.find(group, one, barred)
         if node is not None:
             options = table.options
-            startup = options.startup_ms.item(best) * options.startup_spread.item(best)
+            startup = table.startup_ms.item(best) * options.startup_spread.item(best)
             run = table.run_ms.item(best) * options.run_spread.item(best)
             variance = table.begin_variance + startup * startup + run * run
             return Chosen(one, group, node, options.formats[best], finish.item(best), variance)

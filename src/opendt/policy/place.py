@@ -86,7 +86,7 @@ def latest_finishes(index: FleetIndex, scaled: ScaledJob) -> dict[str, float]:
         if not len(options):
             continue
         seconds = options.cpu_seconds(one, index.predictor.calibration.priors.default_run_s)
-        quickest = float((options.startup_ms + options.run_ms(one, seconds)).min())
+        quickest = float((options.startup_ms(one) + options.run_ms(one, seconds)).min())
         for need in one.stage.needs:
             latest[need] = min(latest.get(need, float(deadline_ms)), mine - quickest)
     return latest

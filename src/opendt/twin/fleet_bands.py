@@ -42,7 +42,7 @@ class RatioBand:
     """
 
     def __init__(
-        self, coverage_ratio: float = 0.9, *, half_life: float = 150.0, prior: float = 10.0, step: float = 0.01
+        self, coverage_ratio: float = 0.9, *, half_life: float = 30.0, prior: float = 10.0, step: float = 0.05
     ) -> None:
         self.coverage_ratio = coverage_ratio
         self._miss = (1.0 - coverage_ratio) / 2.0

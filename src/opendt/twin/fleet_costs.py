@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, exp
+from math import ceil, exp, hypot
 from typing import TYPE_CHECKING, Final
 
 from opendt.twin.fleet_energy import stage_energy_j
-from opendt.twin.fleet_learn import default_emulation
+from opendt.twin.fleet_learn import Spread, StartUp, default_emulation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,14 +26,14 @@ _PERIOD_MS: Final = 100.0
 
 @dataclass(frozen=True, slots=True)
 class StageCost:
-    """What a stage takes on a node; spreads are deviations of logarithms."""
+    """What a stage takes on a node."""
 
     startup_ms: float
-    startup_spread: float
+    startup_spread: Spread
     run_ms: float
-    run_spread: float
+    run_spread: Spread
     cpu_seconds: float
-    cpu_spread: float
+    cpu_spread: Spread
     memory_peak_mib: float
     memory_spread: float
     energy_j: float
@@ -67,23 +67,26 @@ def stage_cost(
     described_failures_per_h: float,
 ) -> StageCost:
     """Work out what a stage takes on a node in a form, by what is known."""
-    startup_ms, startup_spread = calibration.startup_ms(node.cluster, exec_format)
     stretch, stretch_spread = calibration.stretch(node.cluster)
     work = stage.stage.work
     millicores = min(stage.cpu_millicores, node.cpu_millicores) or 1
+    start = calibration.startup(node.cluster, exec_format)
+    startup_ms = start.ms(millicores, is_after_others=bool(stage.stage.needs))
     if work is None or stage.cpu_seconds is None:
-        seconds, cpu_spread = calibration.priors.default_run_s * millicores / 1000.0, 1.0
+        seconds, cpu_spread = calibration.priors.default_run_s * millicores / 1000.0, Spread(1.0, 0.0)
+        in_run = seconds
     else:
-        factor, cpu_spread = calibration.cpu_factor(node, exec_format, work.kind)
-        seconds = stage.cpu_seconds * factor
-    run_ms = quota_run_ms(seconds, millicores) * stretch
+        price = calibration.work_cost(node, exec_format, work.kind)
+        seconds, cpu_spread = price.cpu_seconds(stage.cpu_seconds, millicores), price.spread
+        in_run = price.in_run(seconds)
+    run_ms = quota_run_ms(in_run, millicores) * stretch
     peak_mib, memory_spread = calibration.memory_peak_mib(exec_format, stage.memory_mib)
     rate_per_h = calibration.failure_rate_per_h(node.cluster, described_failures_per_h)
     return StageCost(
         startup_ms=startup_ms,
-        startup_spread=startup_spread,
+        startup_spread=start.spread,
         run_ms=run_ms,
-        run_spread=(cpu_spread**2 + stretch_spread**2) ** 0.5,
+        run_spread=Spread(hypot(cpu_spread.own, stretch_spread.own), hypot(cpu_spread.common, stretch_spread.common)),
         cpu_seconds=seconds,
         cpu_spread=cpu_spread,
         memory_peak_mib=min(peak_mib, float(stage.memory_mib)),
@@ -112,6 +115,7 @@ def closed_form_ms(
 ) -> float:
     """Latency by a formula: the longest path of transfers, assumed delays and work over labelled speed. Nothing learned, nothing simulated."""
     priors = calibration.priors
+    assumed = StartUp(priors.begin_ms, priors.startup_cpu_seconds, priors.notice_ms, Spread(priors.startup_spread, 0.0))
     finish: dict[str, float] = {}
     for one in scaled.stages:
         stage, place = one.stage, placements[one.stage.id]
@@ -122,11 +126,12 @@ def closed_form_ms(
         for need in stage.needs:
             sent_mb = next(other.stage.output_mb for other in scaled.stages if other.stage.id == need)
             ready = max(ready, finish[need] + latency.transfer_ms(placements[need].cluster, place.cluster, sent_mb))
+        millicores = min(one.cpu_millicores, node.cpu_millicores) or 1
         if stage.work is None or one.cpu_seconds is None:
             run_ms = priors.default_run_s * 1000.0
         else:
             slow = priors.reference_mhz / node.core_speed_mhz if node.core_speed_mhz > 0 else 1.0
             seconds = one.cpu_seconds * slow * default_emulation(place.exec_format, stage.work.kind)
-            run_ms = seconds * 1e6 / (min(one.cpu_millicores, node.cpu_millicores) or 1)
-        finish[stage.id] = ready + priors.startup_ms + run_ms
+            run_ms = seconds * 1e6 / millicores
+        finish[stage.id] = ready + assumed.ms(millicores, is_after_others=bool(stage.needs)) + run_ms
     return max(finish.values())

@@ -158,8 +158,8 @@ class FleetFutures:
         for place, (stage, price) in enumerate(zip(laid.stages, laid.costs, strict=True)):
             cluster = self._cluster.get(stage.node[0])
             varied = draws.run[place] if cluster is None else shared * draws.shared[cluster] + own * draws.run[place]
-            startup = price.startup_ms * np.exp(price.startup_spread * draws.startup[place])
-            run = price.run_ms * np.exp(price.run_spread * varied)
+            startup = price.startup_ms * np.exp(price.startup_spread.total * draws.startup[place])
+            run = price.run_ms * np.exp(price.run_spread.total * varied)
             begin = begin_ms(laid, place, finish) + np.zeros(settings.count)
             lost, pause = np.zeros(settings.count), np.zeros(settings.count)
             fails = (

@@ -117,11 +117,13 @@ class PlanOutcomes:
             self.forget(plan.plan_id)
             return
         if predicted is not None and predicted.time.queue_ms == 0:
-            self._learn_startup(one.stage.needs, plan, known, observed, predicted)
+            self._learn_startup(one, plan, known, observed, predicted)
         if node is not None:
             self._learn_run(one, node, observed)
         if observed.memory_peak_mib is not None:
-            self.calibration.see_memory(observed.exec_format, one.memory_mib, observed.memory_peak_mib)
+            self.calibration.see_memory(
+                observed.exec_format, one.memory_mib, observed.memory_peak_mib, _seen_ms(observed)
+            )
         if known is not None:
             self._note(known, plan, observed, None if node is None else (node, one.cpu_millicores))
 
@@ -135,7 +137,7 @@ class PlanOutcomes:
 
     def _learn_startup(
         self,
-        needs: tuple[str, ...],
+        one: ScaledStage,
         plan: Plan,
         known: _Open | None,
         observed: StageObservation,
@@ -143,6 +145,7 @@ class PlanOutcomes:
     ) -> None:
         if observed.started_ms is None:
             return
+        needs = one.stage.needs
         ends = [] if known is None else [known.finished_ms.get(need) for need in needs]
         if needs and (not ends or None in ends):
             ready_ms = observed.created_ms
@@ -150,7 +153,14 @@ class PlanOutcomes:
             ready_ms = max((end for end in ends if end is not None), default=plan.accepted_ms)
         if ready_ms is not None:
             startup_ms = observed.started_ms - ready_ms - predicted.time.transfer_ms
-            self.calibration.see_startup(observed.cluster, observed.exec_format, startup_ms)
+            self.calibration.see_startup(
+                observed.cluster,
+                observed.exec_format,
+                startup_ms,
+                _seen_ms(observed),
+                millicores=one.cpu_millicores,
+                is_after_others=bool(needs),
+            )
 
     def _learn_run(self, one: ScaledStage, node: NodeState, observed: StageObservation) -> None:
         cores_m = min(one.cpu_millicores, node.cpu_millicores) or 1
@@ -158,11 +168,24 @@ class PlanOutcomes:
             return
         if one.stage.work is not None and one.cpu_seconds:
             self.calibration.see_cpu(
-                node, observed.exec_format, one.stage.work.kind, one.cpu_seconds, observed.cpu_seconds
+                node,
+                observed.exec_format,
+                one.stage.work.kind,
+                one.cpu_seconds,
+                observed.cpu_seconds,
+                _seen_ms(observed),
+                millicores=cores_m,
             )
         if observed.started_ms is not None and observed.finished_ms is not None:
             ideal_ms = quota_run_ms(observed.cpu_seconds, cores_m)
-            self.calibration.see_run(observed.cluster, observed.finished_ms - observed.started_ms, ideal_ms)
+            self.calibration.see_run(
+                observed.cluster,
+                observed.exec_format,
+                observed.finished_ms - observed.started_ms,
+                ideal_ms,
+                observed.finished_ms,
+                millicores=cores_m,
+            )
 
     def _note(self, known: _Open, plan: Plan, observed: StageObservation, where: tuple[NodeState, int] | None) -> None:
         """Add a stage to what is known of its plan; the last one settles the plan's bands."""
@@ -241,6 +264,10 @@ class PlanOutcomes:
         self._open = OrderedDict(
             (plan_id, _Open(**{**one, "spreads": tuple(one["spreads"])})) for plan_id, one in state["open"].items()
         )
+
+
+def _seen_ms(observed: StageObservation) -> int:
+    return observed.finished_ms or observed.started_ms or observed.created_ms or 0
 
 
 def _mark(prediction: PlanPrediction) -> tuple[float, float, float]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import hypot
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -93,6 +94,7 @@ def start_of_request(
     view = predictor.view
     rng = np.random.Generator(np.random.Philox(key=[len(view.loads), cpu_millicores]))
     first: NDArray[np.float64] | None = None
+    startup_ms = 0.0
     for key in sorted(set(nodes)):
         load = view.loads.get(key)
         if load is None or not load.node.is_ready:
@@ -101,13 +103,14 @@ def start_of_request(
             continue
         room = _room_ms(predictor, load, (cpu_millicores, memory_mib), waiting, rng)
         if room is not None:
-            startup_ms, spread = predictor.calibration.startup_ms(key[0], exec_format)
-            starts = room + startup_ms * np.exp(spread * rng.standard_normal(_DRAWS))
+            start = predictor.calibration.startup(key[0], exec_format)
+            startup_ms = start.ms(cpu_millicores, is_after_others=False)
+            starts = room + startup_ms * np.exp(start.spread.total * rng.standard_normal(_DRAWS))
             first = starts if first is None else np.minimum(first, starts)
     if first is None:
         return None
     now_ms = view.snapshot.time_ms
-    waits = float(np.median(first)) > 2.0 * predictor.calibration.startup_ms(key[0], exec_format)[0]
+    waits = float(np.median(first)) > 2.0 * startup_ms
     return StartQuantiles(
         {level: now_ms + int(np.quantile(first, level)) for level in levels},
         "waits for room on its node" if waits else "there is room; it is being started",
@@ -157,8 +160,8 @@ def _left_ms(predictor: PredictiveSimulator, pod: PodState, rng: np.random.Gener
     known = predictor.remaining_ms(pod)
     if known is not None:
         _, spread = predictor.calibration.stretch(pod.cluster)
-        spread = (spread**2 + predictor.calibration.priors.cpu_spread**2) ** 0.5
-        left: NDArray[np.float64] = known * np.exp(spread * rng.standard_normal(_DRAWS))
+        wide = hypot(spread.total, predictor.calibration.priors.cpu_spread)
+        left: NDArray[np.float64] = known * np.exp(wide * rng.standard_normal(_DRAWS))
         return left
     begun_ms = pod.started_ms if pod.started_ms >= 0 else pod.scheduled_ms
     age_ms = max(predictor.view.snapshot.time_ms - begun_ms, _LEAST_AGE_MS) if begun_ms >= 0 else _LEAST_AGE_MS

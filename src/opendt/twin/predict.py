@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import log, sqrt
+from math import hypot, log, sqrt
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from opendt.model.fleet import NodeState, PodState
     from opendt.model.job import Job
     from opendt.model.plan import Placement, Plan, StageObservation
+    from opendt.twin.fleet_learn import Spread
     from opendt.twin.fleet_view import FleetView
     from opendt.twin.scaling import ScaleFloors
 
@@ -221,11 +222,11 @@ class PredictiveSimulator:
 
     def _sampled(self, laid: LaidOut, shares: Sequence[TimeShare]) -> tuple[float, float]:
         """Median of the latency and the deviation of its logarithm, with what varies drawn anew and waits as simulated."""
-        draws = _draws(self.settings.samples, 2 * len(shares))
+        draws = _draws(self.settings.samples, 2 + 2 * len(shares))
         finish: list[NDArray[np.float64]] = []
         for place, (price, share) in enumerate(zip(laid.costs, shares, strict=True)):
-            startup = share.startup_ms * np.exp(price.startup_spread * draws[2 * place])
-            run = share.run_ms * np.exp(price.run_spread * draws[2 * place + 1])
+            startup = share.startup_ms * _varied(price.startup_spread, draws[2 + 2 * place], draws[0])
+            run = share.run_ms * _varied(price.run_spread, draws[3 + 2 * place], draws[1])
             finish.append(begin_ms(laid, place, finish) + share.queue_ms + startup + run)
         last = finish[0]
         for other in finish[1:]:
@@ -352,12 +353,19 @@ def begin_ms(laid: LaidOut, place: int, finish: Sequence[NDArray[np.float64]]) -
     return came
 
 
-def _joint(parts: Sequence[tuple[float, float]]) -> float:
-    """Deviation of the logarithm of a sum of independent parts: (value, deviation of its logarithm)."""
+def _varied(spread: Spread, own: NDArray[np.float64], common: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Factors that vary so."""
+    varied: NDArray[np.float64] = np.exp(spread.own * own + spread.common * common)
+    return varied
+
+
+def _joint(parts: Sequence[tuple[float, Spread]]) -> float:
+    """Deviation of the logarithm of a sum of parts: (value, how far it varies)."""
     total = sum(value for value, _ in parts)
     if total <= 0:
         return 1.0
-    return sqrt(sum((value * spread) ** 2 for value, spread in parts)) / total
+    own = sqrt(sum((value * spread.own) ** 2 for value, spread in parts))
+    return hypot(own, sum(value * spread.common for value, spread in parts)) / total
 
 
 @lru_cache(maxsize=16)

@@ -49,7 +49,7 @@ def test_work_goes_where_it_ends_first():
 
 
 def test_little_work_stays_near_its_origin():
-    assert where(place(job(stage(work=StageWork(cpu_seconds=0.02))))) == ("edge", "edge-1", "native")
+    assert where(place(job(stage(work=StageWork(cpu_seconds=0.02)), input_mb=2.0))) == ("edge", "edge-1", "native")
     assert where(place(job(stage(work=StageWork(cpu_seconds=1.0)), input_mb=500.0))) == ("edge", "edge-1", "native")
 
 

@@ -66,14 +66,15 @@ def test_where_the_time_goes():
     )
     first, second = said.stages
     assert first.time.transfer_ms == pytest.approx(15 + 50)  # half of 30 ms, 5 MB at 100 MB/s
-    assert first.time.startup_ms == 1500.0
-    assert first.time.run_ms == pytest.approx(8000.0)  # 10 s of 2400 MHz at 3000 MHz
+    assert first.time.startup_ms == pytest.approx(500.0 + 30.0)  # and 30 ms of CPU under a limit of one core
+    assert first.time.run_ms == pytest.approx(8000.0, rel=0.002)  # 10 s of 2400 MHz at 3000 MHz
     assert second.time.transfer_ms == pytest.approx(15 + 100, abs=1)
-    assert second.time.run_ms == pytest.approx(10_000.0)
+    assert second.time.startup_ms == pytest.approx(1530.0)  # until it is noticed that the first one ended
+    assert second.time.run_ms == pytest.approx(10_000.0, rel=0.002)
     assert second.finish_ms == pytest.approx(first.finish_ms + second.time.total_ms, abs=2)
-    assert said.latency_p50_ms == pytest.approx(second.finish_ms, rel=0.02)
-    assert said.cpu_seconds == pytest.approx(18.0)
-    assert said.closed_form_latency_ms == pytest.approx(second.finish_ms, abs=3)
+    assert said.latency_p50_ms == pytest.approx(second.finish_ms, rel=0.05)
+    assert said.cpu_seconds == pytest.approx(18.0, rel=0.005)  # and what a program takes besides its work
+    assert said.closed_form_latency_ms == pytest.approx(second.finish_ms, rel=0.002)
     assert said.latency_interval_ms.lower < said.latency_p50_ms < said.latency_interval_ms.upper
     assert said.latency_p95_ms == said.latency_interval_ms.upper
 
@@ -83,11 +84,11 @@ def test_emulation_depends_on_the_kind_of_work():
         one = job(stage(work=StageWork(kind=kind, cpu_seconds=1.0), formats=("native", "arm64", "wasm")))
         return predictor().score_plan(one, {"a": at("a", cluster_name, node_name, form)}).cpu_seconds
 
-    assert seconds("integer", "qemu-arm64") == pytest.approx(1.0)
+    assert seconds("integer", "qemu-arm64") == pytest.approx(1.03)  # the program itself takes 0.03
     assert 32 <= seconds("floating_point", "qemu-arm64") <= 34
-    assert seconds("floating_point", "wasm") == pytest.approx(1.8)
-    assert seconds("sorting", "qemu-arm64") == pytest.approx(3.7)
-    assert seconds("sorting", "wasm") == pytest.approx(2.4)
+    assert seconds("floating_point", "wasm") == pytest.approx(1.83)
+    assert seconds("sorting", "qemu-arm64") == pytest.approx(3.73)
+    assert seconds("sorting", "wasm") == pytest.approx(2.43)
 
 
 def test_a_quota_gives_slices_of_periods():
@@ -99,7 +100,7 @@ def test_a_quota_gives_slices_of_periods():
 def test_carbon_and_cost_are_those_of_the_cluster():
     said = predictor().score_plan(job(), {"a": at("a", "core", "core-1")})
     assert said.carbon_g == pytest.approx(said.energy_kwh * 45.0)
-    assert said.cost == pytest.approx(0.04 * 9.5 / 3600)
+    assert said.cost == pytest.approx(0.04 * (0.53 + 8.009) / 3600)
     small = job(stage(cpu_millicores=100_000, work=StageWork(cpu_seconds=1000.0)), scale=100.0)
     assert predictor().score_plan(small, {"a": at("a", "core", "core-1")}).cost == pytest.approx(
         100 * said.cost, rel=0.01
@@ -112,10 +113,10 @@ def test_a_deadline_is_missed_more_likely_the_nearer_it_is():
         assert said.risk_score >= said.deadline_miss_probability
         return said.deadline_miss_probability
 
-    assert missed(60_000) < 1e-6
-    assert missed(5_000) > 0.99
-    assert 0.3 < missed(11_500) < 0.7
-    assert missed(11_000) > missed(11_500) > missed(12_500)
+    assert missed(60_000) < 2e-3  # nothing was seen yet: machines may be half as fast as they say
+    assert missed(3_000) > 0.99
+    assert 0.3 < missed(10_560) < 0.7
+    assert missed(10_000) > missed(10_560) > missed(11_500)
 
 
 def test_failures_are_part_of_the_risk():
@@ -180,9 +181,9 @@ def test_what_is_observed_calibrates_what_is_predicted_next():
 def test_one_wild_outcome_is_not_believed():
     twin = predictor()
     run_many(twin, 60, startup_ms=600.0, slowness=1.0)
-    before = twin.calibration.startup_ms("edge", "native")[0]
-    twin.calibration.see_startup("edge", "native", 600_000.0)
-    assert twin.calibration.startup_ms("edge", "native")[0] < 1.2 * before
+    before = twin.calibration.startup("edge", "native").ms(1000, is_after_others=False)
+    twin.calibration.see_startup("edge", "native", 600_000.0, NOW_MS, millicores=1000)
+    assert twin.calibration.startup("edge", "native").ms(1000, is_after_others=False) < 1.2 * before
 
 
 def test_what_was_learned_survives_a_restart_to_the_bit():
@@ -200,12 +201,58 @@ def test_what_was_learned_survives_a_restart_to_the_bit():
 def test_emulation_is_learned_apart_from_speed():
     calibration, machine = FleetCalibration(), NODES[3]
     for _ in range(20):
-        calibration.see_cpu(machine, "native", "floating_point", 10.0, 12.0)
-        calibration.see_cpu(machine, "qemu-arm64", "floating_point", 10.0, 12.0 * 25.0)
-    assert calibration.cpu_factor(machine, "native", "floating_point")[0] == pytest.approx(1.2, rel=0.01)
-    assert calibration.cpu_factor(machine, "qemu-arm64", "floating_point")[0] == pytest.approx(30.0, rel=0.02)
-    other = node("core", "x", core_speed_mhz=4800.0)
-    assert calibration.cpu_factor(other, "qemu-arm64", "floating_point")[0] == pytest.approx(15.0, rel=0.05)
+        calibration.see_cpu(machine, "native", "floating_point", 10.0, 12.0, NOW_MS, millicores=1000)
+        calibration.see_cpu(machine, "qemu-arm64", "floating_point", 10.0, 12.0 * 25.0, NOW_MS, millicores=1000)
+    plain = calibration.work_cost(machine, "native", "floating_point")
+    emulated = calibration.work_cost(machine, "qemu-arm64", "floating_point")
+    assert plain.cpu_seconds(10.0, 1000) == pytest.approx(12.0, rel=0.01)
+    assert emulated.cpu_seconds(10.0, 1000) == pytest.approx(300.0, rel=0.01)
+    other = calibration.work_cost(node("core", "x", core_speed_mhz=4800.0), "qemu-arm64", "floating_point")
+    assert 14.0 < other.factor < 18.0  # twice as fast by its label; how much of 1.2 is its own nobody has seen
+
+
+def test_small_quotas_cost_what_each_slice_begins_with():
+    calibration, machine = FleetCalibration(), NODES[0]
+    rng = np.random.default_rng(5)
+    for number in range(200):
+        millicores, work = int(rng.choice((30, 40, 50))), float(rng.uniform(0.1, 0.8))
+        seen = 0.05 + work * 1.1 * (1 + 3.0 / (0.1 * millicores))
+        calibration.see_cpu(
+            machine,
+            "native",
+            "memory",
+            work,
+            seen * np.exp(0.02 * rng.standard_normal()),
+            number,
+            millicores=millicores,
+        )
+    price = calibration.work_cost(machine, "native", "memory")
+    for millicores in (30, 50):
+        assert price.cpu_seconds(0.5, millicores) == pytest.approx(
+            0.05 + 0.55 * (1 + 3.0 / (0.1 * millicores)), rel=0.05
+        )
+
+
+def test_what_passes_before_the_work_begins_is_no_part_of_its_run():
+    calibration = FleetCalibration()
+    for number in range(100):
+        seconds = 0.2 + 0.005 * number
+        ideal_ms, lead_ms = seconds * 1e6 / 40, 0.03 * 1e6 / 40
+        calibration.see_run("core", "native", ideal_ms - lead_ms, ideal_ms, number, millicores=40)
+    price = calibration.work_cost(NODES[0], "native", "integer")
+    assert price.in_run(0.2) == pytest.approx(0.17, rel=0.03)
+    assert price.in_run(0.001) == pytest.approx(0.0001)
+
+
+def test_a_start_takes_longer_the_smaller_the_limit_and_after_others():
+    calibration = FleetCalibration()
+    for number in range(150):
+        millicores, after = (30, 40, 50)[number % 3], number % 2 == 0
+        seen_ms = 300.0 + 0.05 * 1e6 / millicores + (1700.0 if after else 0.0)
+        calibration.see_startup("core", "native", seen_ms, number, millicores=millicores, is_after_others=after)
+    start = calibration.startup("core", "native")
+    assert start.ms(30, is_after_others=False) == pytest.approx(1967, rel=0.05)
+    assert start.ms(50, is_after_others=True) == pytest.approx(3000, rel=0.05)
 
 
 def test_failure_rates_move_from_the_description_to_what_was_counted():
@@ -280,11 +327,11 @@ def test_clusters_of_one_failure_domain_fail_together():
 
     shared, rate = both({"core": "north", "edge": "north", "home": "x"})
     apart, same_rate = both({"core": "north", "edge": "south", "home": "x"})
-    assert shared > 0.8
+    assert shared > 0.75
     assert apart < 0.2
-    expected = 1.0 - np.exp(-30.0 * (1500 + 8000) / 3.6e6)
-    assert rate == pytest.approx(expected, abs=0.01)
-    assert same_rate == pytest.approx(expected, abs=0.01)
+    expected = 1.0 - np.exp(-30.0 * (530 + 8000) / 3.6e6)
+    assert rate == pytest.approx(expected, rel=0.2)  # how long they run varies
+    assert same_rate == pytest.approx(expected, rel=0.2)
 
 
 def test_the_mean_of_the_tail():
@@ -304,7 +351,7 @@ def test_a_pod_starts_when_the_one_before_it_is_predicted_to_end():
     twin.expect(plan_of(other, placements, said, "other"))
     found = start_of_pod(twin, ("home", "opendt", "w"))
     held_ms = said.stages[0].time.startup_ms + said.stages[0].time.run_ms
-    assert found.quantiles_ms[0.5] - NOW_MS == pytest.approx(held_ms + 1500, rel=0.1)
+    assert found.quantiles_ms[0.5] - NOW_MS == pytest.approx(held_ms + 530, rel=0.1)
     assert found.quantiles_ms[0.05] < found.quantiles_ms[0.5] < found.quantiles_ms[0.95]
     assert "waits for room" in found.reason
 
