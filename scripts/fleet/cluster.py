@@ -49,10 +49,14 @@ def main() -> NoReturn:
 
 
 def _fill(plan: RunPlan, cluster: Cluster, plane: ControlPlane) -> None:
-    """Create what every cluster of the fleet has: the runtime class, and the nodes that KWOK plays."""
+    """Create what every cluster of the fleet has: the runtime class, what nodes play, and the nodes that KWOK plays."""
     with plane.client() as client:
         import yaml
 
+        policy, binding = yaml.safe_load_all((DEPLOY / "node-arch-policy.yaml").read_text(encoding="utf-8"))
+        where = "/apis/admissionregistration.k8s.io/v1"
+        client.apply(f"{where}/mutatingadmissionpolicies/{policy['metadata']['name']}", policy)
+        client.apply(f"{where}/mutatingadmissionpolicybindings/{binding['metadata']['name']}", binding)
         wasm = yaml.safe_load((DEPLOY / "runtimeclass-wasm.yaml").read_text(encoding="utf-8"))
         client.apply(f"/apis/node.k8s.io/v1/runtimeclasses/{wasm['metadata']['name']}", wasm)
         for each, count in zip(cluster.node_classes, plan.kwok_counts(cluster), strict=True):

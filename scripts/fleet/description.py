@@ -12,6 +12,8 @@ from typing import Any
 
 __all__ = ["DEPLOY", "MOST_REAL_CORES", "Cluster", "Fleet", "NodeClass", "RealNode", "Route", "read_fleet", "shares"]
 
+PLAYS_ARCH = "opendt.io/plays-arch"
+"""Label of a real node: the architecture that deploy/node-arch-policy.yaml keeps in ``kubernetes.io/arch``."""
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 MOST_REAL_CORES = 1.2
 """Quotas of all real nodes together, in cores: a machine of two keeps the rest for the control planes."""
@@ -86,7 +88,7 @@ class Cluster:
             "dt.hardware.idle_w": f"{node.idle_w:g}",
             "dt.hardware.max_w": f"{node.max_w:g}",
             "dt.exec.formats": "native.qemu-arm64.qemu-riscv64.wasm" if node.arch == "amd64" else "native.wasm",
-            **({"dt.node.class": node.name} if isinstance(node, NodeClass) else {}),
+            **({"dt.node.class": node.name} if isinstance(node, NodeClass) else {PLAYS_ARCH: node.arch}),
             **of_gpu,
             **node.labels,
         }

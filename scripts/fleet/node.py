@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scripts.fleet.api import MERGE
 from scripts.fleet.cgroups import QuotaGroup
 from scripts.fleet.images import PAUSE
 from scripts.processes import Server
@@ -117,9 +116,6 @@ def start_node(
         ],
         timeout_s=120,
     )
-    # A kubelet insists, once, on the architecture that it was built for: a node that says another one is said so afterwards.
-    body = {"metadata": {"labels": spec.labels}}
-    client.request("PATCH", f"/api/v1/nodes/{spec.name}", body, MERGE)
 
 
 def _containerd_config(folder: Path, sock: Path) -> str:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,6 +18,9 @@ from scripts.fleet.plan import RunPlan
 from scripts.fleet.status import outside_client
 from scripts.fleet.supervisor import sweep
 from tests.fleet import eventually, require_real_nodes, worker_pod
+
+if TYPE_CHECKING:
+    from scripts.fleet.api import ApiClient
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -103,6 +106,9 @@ def test_every_node_is_ready_and_says_what_it_is(running):
     assert gpu["metadata"]["labels"]["dt.hardware.gpu_model"] == "A100"
     assert gpu["status"]["allocatable"]["nvidia.com/gpu"] == "4"
     with outside_client(running, "phone-pan-1") as client:
+        # Not only at first: a kubelet says its own architecture with every status, of which this awaits two.
+        seen: set[str] = set()
+        eventually(lambda: len(seen) > 2 or seen.add(heartbeat(client)) is not None, "two statuses of the kubelet", 60)
         phone = client.get("/api/v1/nodes/phone-pan-1-real-1")
     assert phone["metadata"]["labels"]["kubernetes.io/arch"] == "arm64"
     assert phone["metadata"]["labels"]["dt.cluster.type"] == "phone"
@@ -164,6 +170,12 @@ def test_what_a_killed_fleet_leaves_behind_is_ended_with_the_next_word(running):
     assert status.returncode == 1
     assert "make fleet-down" in status.stdout
     assert traces_of(running) != []
+
+
+def heartbeat(client: ApiClient) -> str:
+    """When the kubelet last wrote the node's status."""
+    conditions = client.get("/api/v1/nodes/phone-pan-1-real-1")["status"]["conditions"]
+    return str(next(one["lastHeartbeatTime"] for one in conditions if one["type"] == "Ready"))
 
 
 def ended_report(plan: RunPlan, cluster: str, name: str) -> dict[str, object]:
