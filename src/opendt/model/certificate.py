@@ -22,6 +22,7 @@ from opendt.model.proposal import Proposal
 
 __all__ = [
     "FIRST",
+    "NOTHING",
     "Certificate",
     "Claim",
     "Distribution",
@@ -38,6 +39,9 @@ __all__ = [
 
 FIRST: Final = "0" * 64
 """What stands for the hash of a certificate before the first."""
+
+NOTHING: Final = hashlib.sha256(b"").hexdigest()
+"""Hash of what is not there."""
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(strict=True, gt=0, lt=1)]
@@ -119,6 +123,8 @@ class InputHashes(Model):
     curves: Digest
     slo: Digest
     limits: Digest
+    past: Digest = NOTHING
+    """Of the windows that it was held against; of nothing, where there were none."""
 
 
 class Distribution(Model):

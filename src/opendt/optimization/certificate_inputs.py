@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from opendt.engine.simulation import Simulation
-from opendt.model.certificate import Claim, InputHashes
+from opendt.model.certificate import NOTHING, Claim, InputHashes
 from opendt.model.errors import FormatError, OpenDTError
 from opendt.model.proposal import Proposal
 from opendt.model.slo import Slo
 from opendt.model.topology import Topology
 from opendt.optimization.bounds import Limits
 from opendt.twin.futures import FutureModel
+from opendt.twin.past import Past
 from opendt.twin.posterior import CurveDraws
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class CertificateInputs:
         The hardware as it was bought.
     futures : FutureModel
         What is known of tasks to come.
+    past : Past, optional
+        The last windows, to be lived again.
     curves : CurveDraws, optional
         Power curves drawn from calibration; without them futures are priced by the curves that the present has.
     slo, limits, claim
@@ -72,6 +75,7 @@ class CertificateInputs:
     slo: Slo
     limits: Limits
     claim: Claim
+    past: Past | None = None
 
     def hashes(self) -> InputHashes:
         """SHA-256 of each part that the certificate does not hold itself."""
@@ -82,6 +86,7 @@ class CertificateInputs:
             curves=_hash_arrays(_curve_arrays(self.curves)),
             slo=_hash_record(self.slo),
             limits=_hash_record(self.limits),
+            past=_hash_past(self.past),
         )
 
     def write(self, path: Path | str) -> None:
@@ -93,6 +98,9 @@ class CertificateInputs:
         parts["present"] = self.present.snapshot()
         parts["futures"] = _packed(_future_arrays(self.futures))
         parts["curves"] = _packed(_curve_arrays(self.curves))
+        if self.past is not None:
+            parts["past"] = self.past.simulation.snapshot()
+            parts["past_windows"] = json.dumps([self.past.windows, self.past.window_ms]).encode()
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
             for name, data in parts.items():
                 file.writestr(zipfile.ZipInfo(name, _EPOCH), data, compresslevel=1, compress_type=zipfile.ZIP_DEFLATED)
@@ -122,6 +130,7 @@ class CertificateInputs:
                 slo=Slo.model_validate_json(parts["slo"]),
                 limits=Limits.model_validate_json(parts["limits"]),
                 claim=Claim.model_validate_json(parts["claim"]),
+                past=_past(parts),
             )
         except _DAMAGED as error:
             raise FormatError(path, "", f"{type(error).__name__}: {error}", "the inputs of a certificate") from error
@@ -130,6 +139,21 @@ class CertificateInputs:
 def state_hash(present: Simulation) -> str:
     """SHA-256 of a simulation's state; its workloads enter by their own hashes."""
     return hashlib.sha256(present.snapshot(workloads=False)).hexdigest()
+
+
+def _past(parts: dict[str, bytes]) -> Past | None:
+    if "past" not in parts:
+        return None
+    windows, window_ms = json.loads(parts["past_windows"])
+    return Past(Simulation.restore(parts["past"]), windows, window_ms)
+
+
+def _hash_past(past: Past | None) -> str:
+    if past is None:
+        return NOTHING
+    whole = hashlib.sha256(f"{past.windows} {past.window_ms}\n".encode())
+    whole.update(past.simulation.snapshot())
+    return whole.hexdigest()
 
 
 def _hash_record(record: Model) -> str:

@@ -9,6 +9,8 @@ them have to be shown at once:
 * ``risk``: in less than `risk_ratio` of all futures a target that is met is lost, or the objective or a target gets worse by more
   than the range. One such future among those looked at refuses.
 
+And where past windows are known, the changes must not have lost in them (`opendt.optimization.backtest`).
+
 Each part is an e-process. Their minimum is evidence against "at least one part is wrong", since it is at most the one that speaks
 about that part; so nothing has to be divided by the number of targets. The proposal is certified once the minimum has reached
 1 / level, with the level of `AlphaSpending`. docs/concepts/certification.md derives this.
@@ -27,6 +29,7 @@ import numpy as np
 from opendt._engine import __version__ as engine_version
 from opendt.model.certificate import FIRST, Certificate, Claim, Evidence, Reason, Seeds, Spending
 from opendt.model.errors import InputError
+from opendt.optimization.backtest import backtest, past_gains
 from opendt.optimization.bounds import Limits, check_proposal
 from opendt.optimization.certificate_inputs import CertificateInputs
 from opendt.optimization.eprocess import AlphaSpending, MeanTest, e_process
@@ -39,11 +42,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from opendt.engine.simulation import Simulation
+    from opendt.model.certificate import Distribution
     from opendt.model.proposal import Proposal
     from opendt.model.slo import Slo
     from opendt.model.topology import Topology
+    from opendt.optimization.backtest import Backtest
     from opendt.optimization.paired_futures import PairedFutures
     from opendt.twin.futures import FutureModel
+    from opendt.twin.past import Past
     from opendt.twin.posterior import CurveDraws
 
 __all__ = ["Certifier", "Place", "certify", "judge_pairs", "verify_certificate"]
@@ -84,6 +90,13 @@ class Judgement:
     evidence: tuple[Evidence, ...]
     decided_after: int | None
     reasons: tuple[Reason, ...]
+    distributions: tuple[Distribution, ...] = ()
+
+    def beside(self, past: Backtest) -> Judgement:
+        """Together with what past windows say, which can refuse and never certify."""
+        decided_after = None if past.reasons else self.decided_after
+        reasons = self.reasons + past.reasons
+        return Judgement(self.evidence + past.evidence, decided_after, reasons, past.distributions)
 
 
 class Certifier:
@@ -105,6 +118,11 @@ class Certifier:
         Of the futures; those of a search differ whatever its seed is.
     last : Certificate, optional
         Where a chain goes on; its seed is kept.
+
+    Attributes
+    ----------
+    past : Past, optional
+        The last windows, which the next proposals are held against.
     """
 
     def __init__(
@@ -123,6 +141,7 @@ class Certifier:
         self.claim = claim or Claim()
         self.limits = limits or Limits()
         self.alpha = alpha
+        self.past: Past | None = None
         self._place = Place(seed=seed) if last is None else Place.after(last)
 
     @property
@@ -137,7 +156,7 @@ class Certifier:
     ) -> tuple[Certificate, CertificateInputs]:
         """Judge a proposal in the present state; gives the certificate and what it rests on."""
         inputs = CertificateInputs(
-            proposal, present.fork(), self.installed, futures, curves, self.slo, self.limits, self.claim
+            proposal, present.fork(), self.installed, futures, curves, self.slo, self.limits, self.claim, self.past
         )
         certificate = certify(inputs, self.place)
         self._place = Place.after(certificate)
@@ -167,7 +186,7 @@ def certify(inputs: CertificateInputs, place: Place) -> Certificate:
         pairs = pair_futures(scenarios, changes, inputs.slo, claim)
     except InputError as error:
         return _issued(inputs, place, (Reason(code="refused", text=str(error)),))
-    judgement = judge_pairs(pairs, claim, place.spending.level)
+    judgement = judge_pairs(pairs, claim, place.spending.level).beside(backtest(list(past_gains(inputs)), claim))
     return _issued(inputs, place, judgement.reasons, pairs, judgement)
 
 
@@ -287,7 +306,7 @@ def _issued(
         pairs=count,
         decided_after=None if judgement is None else judgement.decided_after,
         evidence=() if judgement is None else judgement.evidence,
-        distributions=() if pairs is None else pairs.distributions(),
+        distributions=() if pairs is None else pairs.distributions() + (judgement.distributions if judgement else ()),
         seeds=Seeds(seed=place.seed, round=place.number, count=count),
         inputs=inputs.hashes(),
         engine_version=engine_version,

@@ -18,15 +18,14 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from opendt.model.certificate import Distribution, Evidence
+from opendt.model.certificate import Distribution
 from opendt.model.errors import InputError
-from opendt.optimization.eprocess import MeanTest, window_test
 from opendt.optimization.scoring import check_slo, score, window_cost
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
     from opendt.model.certificate import Claim
     from opendt.model.change import Change
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from opendt.twin.metrics import WindowMetrics
     from opendt.twin.scenarios import Outcomes, Scenarios
 
-__all__ = ["PairedFutures", "SloPairs", "backtest", "pair_futures", "quantiles"]
+__all__ = ["PairedFutures", "SloPairs", "gain", "pair_futures", "quantiles"]
 
 _QUANTITIES: Final = {
     "energy_kwh": "kWh",
@@ -117,29 +116,9 @@ def quantiles(name: str, unit: str, values: NDArray[np.float64]) -> Distribution
     return Distribution(name=name, unit=unit, pairs=len(known), mean=float(known.mean()), quantiles=tuple(drawn))
 
 
-def backtest(gains: Sequence[ArrayLike], claim: Claim) -> Evidence:
-    """Say what past windows tell of a claim's gain, each window counting once (`eprocess.window_test`).
-
-    Parameters
-    ----------
-    gains : sequence of array_like
-        Paired gains of each window, oldest window first, as `PairedFutures.gain` or from recorded workloads.
-    claim : Claim
-        Gives margin and range; gains beyond the range count as much as its ends.
-    """
-    test = MeanTest(claim.margin_ratio, -claim.range_ratio, claim.range_ratio)
-    cut = [np.clip(np.asarray(one, dtype=float), test.low, test.high) for one in gains]
-    log_e = window_test(cut, test)
-    means = [float(one.mean()) for one in cut if one.size]
-    best = float(log_e.max()) if len(log_e) else 0.0
-    return Evidence(
-        name="backtest",
-        bound=test.bound,
-        low=test.low,
-        high=test.high,
-        mean=float(np.mean(means)) if means else 0.0,
-        log_e=best if math.isfinite(best) else None,
-    )
+def gain(claim: Claim, slo: Slo, pair: tuple[WindowMetrics, WindowMetrics]) -> float:
+    """Gain of one future by a claim's objective, from its metrics without and with the changes; -inf where it is unknown."""
+    return _gain(claim, slo, pair, (score(slo, pair[0]), score(slo, pair[1])))
 
 
 def _difference(before: WindowMetrics, after: WindowMetrics, name: str) -> float:

@@ -20,6 +20,7 @@ from opendt.twin.forecast import BlindForecaster, hour_forecaster, observe_alike
 from opendt.twin.futures import FutureSampler
 from opendt.twin.live import LiveTwin
 from opendt.twin.metrics import WindowMetrics, window_metrics
+from opendt.twin.past import PastWindows
 from opendt.twin.transition import transition
 from opendt.verification.verdict import Verdict, judge
 
@@ -189,6 +190,7 @@ class Cycle:
         self._learned_ms = 0
         self._unjudged: list[Forecast] = []
         self.aftermath = Aftermath()
+        self.past = PastWindows(self.settings.horizon_ms)
         self._applied: dict[str, tuple[Proposal, Certificate]] = {}
 
     def _begin_forecasts(self, tick_ms: int, begin_ms: int | None) -> None:
@@ -228,6 +230,7 @@ class Cycle:
             self.twin.submit(window.tasks)
         self.readings.append(window.measured_w)
         self.aftermath.feed(window)
+        self.past.feed(window.tasks, window.work)
         self.blind.note(window.measured_w)
         return self.twin.feed(window.work)
 
@@ -239,6 +242,8 @@ class Cycle:
             if observed.end_ms % HOUR_MS == 0:
                 self.twin.adopt_curves([self.hour.calibrator.curve(c.name) for c in self.twin.classes])
         self._learn_blind(self.twin.rows_since(self._learned_ms))
+        if self.decisions.may_certify:  # nobody else asks
+            self.past.follow(self.twin)
         return tuple(confirmed)
 
     def learn(self, observed: Observed) -> Confirmed:
@@ -296,6 +301,7 @@ class Cycle:
             requests,
             now_ms=present.window.end_ms + self._start_epoch_ms,
             is_moving=is_moving,
+            past=self.past.past(),
         )
         applied = (one for one in candidates if one.decision.is_applied and one.certificate is not None)
         self._applied = {one.proposal.id: (one.proposal, one.certificate) for one in applied if one.certificate}
@@ -358,6 +364,7 @@ class Cycle:
         self.twin.schedule(time_ms, transition(old, new, present))
         self.decisions.topology = without_carbon(new)
         self.aftermath.cut(time_ms)
+        self.past.forget()
         if before is not None:
             prices = self.hour.calibrator.calibrator.fork()
             measured_w = self.readings.after(before.completed_ms, time_ms)

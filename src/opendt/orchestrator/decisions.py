@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from opendt.twin.futures import FutureSampler
     from opendt.twin.live import Present
     from opendt.twin.metrics import WindowMetrics
+    from opendt.twin.past import Past
     from opendt.twin.scenarios import Scenarios
     from opendt.verification.trust import TrustChange
     from opendt.verification.verdict import Verdict
@@ -181,6 +182,11 @@ class Decisions:
         self._certifier = Certifier(slo, topology, seed=self.settings.seed)
 
     @property
+    def may_certify(self) -> bool:
+        """Whether there can be anything to certify but what cannot be simulated."""
+        return self.settings.certify_always or self.settings.environment == "live"
+
+    @property
     def level(self) -> Mode:
         """What may be done now."""
         return self.gate.level(self.mode, self.trust.level)
@@ -203,6 +209,7 @@ class Decisions:
         *,
         now_ms: int,
         is_moving: bool,
+        past: Past | None = None,
     ) -> tuple[Candidate, ...]:
         """Decide on what is proposed now and on what people accepted or rejected.
 
@@ -222,8 +229,11 @@ class Decisions:
             End of the window, ms since the epoch.
         is_moving : bool
             Whether another topology takes effect at this moment: then nothing is changed on top of it.
+        past : Past, optional
+            The last windows, which proposals are held against.
         """
         self._certifier.slo = slo
+        self._certifier.past = past
         self._certifier.alpha = 0.001 if self.level == "auto" else 0.05
         found: list[Candidate] = []
         found += [Candidate(proposal, None, None, decision) for proposal, decision in self.gate.expire(now_ms)]

@@ -351,6 +351,11 @@ class LiveTwin:
         vars(other).update(own, simulation=self.simulation.fork(), _window=window)
         return other
 
+    @property
+    def is_changing(self) -> bool:
+        """Whether changes are to take effect that have not yet."""
+        return bool(self._changes)
+
     def at(self, time_ms: int) -> Simulation:
         """The system at a time to come, with demands held where they are not known: a fork."""
         fork = self.simulation.fork(with_basis=False)

@@ -35,6 +35,20 @@ SLO = Slo(
 
 def plant(seed=5, hours=3, per_hour=40):
     """The system after some hours, and what was learned of its tasks in them."""
+    simulation = at_first(seed, hours, per_hour)
+    sampler = FutureSampler(seed)
+    before = 0
+    for end_ms in range(WINDOW_MS, hours * HOUR_MS + 1, WINDOW_MS):
+        simulation.advance(end_ms)
+        submitted = simulation.counts["submitted"]
+        sampler.observe(simulation.take_results(), submitted - before, end_ms)
+        before = submitted
+    simulation.take_series()
+    return simulation, sampler.model(simulation.now_ms)
+
+
+def at_first(seed=5, hours=3, per_hour=40):
+    """The system before these hours, which it knows."""
     rng = np.random.default_rng(seed)
     simulation = Simulation(TOPOLOGY, Options(start_epoch_ms=0), sample_interval_ms=60_000, settled=True)
     times = np.sort(rng.integers(0, hours * HOUR_MS, per_hour * hours))
@@ -49,15 +63,7 @@ def plant(seed=5, hours=3, per_hour=40):
             for number, time in enumerate(times)
         )
     )
-    sampler = FutureSampler(seed)
-    before = 0
-    for end_ms in range(WINDOW_MS, hours * HOUR_MS + 1, WINDOW_MS):
-        simulation.advance(end_ms)
-        submitted = simulation.counts["submitted"]
-        sampler.observe(simulation.take_results(), submitted - before, end_ms)
-        before = submitted
-    simulation.take_series()
-    return simulation, sampler.model(simulation.now_ms)
+    return simulation
 
 
 def proposal(*changes, time_ms=0, bounds=None):

@@ -12,7 +12,7 @@ from opendt.model.certificate import Claim
 from opendt.model.slo import CostTarget, EnergyTarget, RuntimeTargets, Slo, SlowdownTarget, UtilizationBand
 from opendt.optimization.certify import judge_pairs
 from opendt.optimization.eprocess import STAKES
-from opendt.optimization.paired_futures import PairedFutures, SloPairs, backtest, pair_futures, quantiles
+from opendt.optimization.paired_futures import PairedFutures, SloPairs, pair_futures, quantiles
 from opendt.optimization.scoring import score
 from opendt.twin.metrics import WindowMetrics
 
@@ -171,10 +171,3 @@ def test_quantiles_are_of_what_is_known():
     assert spread.quantiles[0] == (0.0, 1.0)
     assert spread.quantiles[3] == (0.5, 2.0)
     assert quantiles("x", "kWh", np.array([math.nan])).mean is None
-
-
-def test_a_backtest_counts_windows_not_pairs():
-    one = [np.full(500, 0.15)]
-    assert backtest(one, CLAIM).log_e < math.log(20)
-    assert backtest(one * 30, CLAIM).log_e > math.log(20)
-    assert backtest([], CLAIM).log_e == 0.0
