@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Final
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from opendt.model.base import Count, Model, NonNegative, Positive, Ratio
 from opendt.model.certificate import Reason
@@ -107,6 +107,14 @@ class Limits(Model):
     max_speed_ratio: Positive = 1.0
     max_core_ratio: Positive = 2.0
     max_memory_ratio: Positive = 2.0
+
+    @field_validator("allowed")
+    @classmethod
+    def _can_be_carried_out(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        strange = next((name for name in value if name not in ACTIONS), None)
+        if strange is not None:
+            raise ValueError(f"{strange!r} is none of {', '.join(ACTIONS)}")
+        return value
 
 
 def read_proposal(data: bytes | str) -> Proposal | Reason:

@@ -12,6 +12,7 @@ from opendt.optimization.base import GroupState
 if TYPE_CHECKING:
     from opendt.model.topology import HostGroup, Topology
     from opendt.optimization.base import Context
+    from opendt.optimization.bounds import Limits
 
 __all__ = [
     "Gene",
@@ -42,6 +43,8 @@ class SpaceLimits:
     max_removed_ratio : float
         Share of each group's hosts that one proposal takes away at most. 1 for a plan; in a loop what certification lets through at once
         (`opendt.optimization.bounds.Limits`), the rest being left for the next.
+    max_added_ratio : float
+        Hosts that one proposal switches on at most, relative to those of the group in service.
     reserve_ratio, reserve_hosts : float, int
         Idle hosts that each group keeps: this share of its busy hosts, and at least so many, as the rules leave. A decision rests
         on an hour of sampled futures; what comes after it must find room. 0 and 0 where all that comes is known.
@@ -51,11 +54,16 @@ class SpaceLimits:
         Cores of a host. 1 and 1: cores are bought, not switched, so a search leaves them alone unless it is told.
     min_power_cap_ratio, power_cap_step_ratio : float
         Lowest power cap relative to the present peak, and the distance of the caps that are tried; 1 tries none.
+    fixed : frozenset of str
+        Kinds of genes that are left as they are.
+    protected_clusters, protected_groups : tuple of str
+        What is left as it is.
     """
 
     min_host_ratio: float = 0.0
     max_host_ratio: float = 1.0
     max_removed_ratio: float = 1.0
+    max_added_ratio: float = math.inf
     reserve_ratio: float = 0.2
     reserve_hosts: int = 1
     min_core_speed_ratio: float = 0.5
@@ -64,6 +72,32 @@ class SpaceLimits:
     max_core_ratio: float = 1.0
     min_power_cap_ratio: float = 0.7
     power_cap_step_ratio: float = 0.05
+    fixed: frozenset[GeneKind] = frozenset()
+    protected_clusters: tuple[str, ...] = ()
+    protected_groups: tuple[str, ...] = ()
+
+    @classmethod
+    def within(cls, limits: Limits) -> SpaceLimits:
+        """What certification lets through at once, for a loop: to search further would be to be refused."""
+        kinds: dict[GeneKind, str] = {
+            "cores": "resize_hosts",
+            "clock": "resize_hosts",
+            "power_cap": "set_power_cap",
+            "allocation": "set_allocation",
+        }
+        return cls(
+            max_removed_ratio=limits.max_removed_ratio if "remove_hosts" in limits.allowed else 0.0,
+            max_added_ratio=limits.max_added_ratio if "add_hosts" in limits.allowed else 0.0,
+            min_core_speed_ratio=max(limits.min_speed_ratio, cls().min_core_speed_ratio),
+            fixed=frozenset(kind for kind, action in kinds.items() if action not in limits.allowed),
+            protected_clusters=limits.protected_clusters,
+            protected_groups=limits.protected_groups,
+        )
+
+    def leaves(self, gene: Gene) -> bool:
+        """Whether what a gene sets is to be left as it is."""
+        cluster, group = gene.key
+        return gene.kind in self.fixed or cluster in self.protected_clusters or group in self.protected_groups
 
     def __post_init__(self) -> None:
         """Refuse limits that make no sense.
@@ -83,8 +117,11 @@ class SpaceLimits:
             raise ValueError(
                 f"reserve_ratio is {self.reserve_ratio} and reserve_hosts {self.reserve_hosts}, expected at least 0"
             )
+        if not 0 <= self.max_removed_ratio <= 1:
+            raise ValueError(f"max_removed_ratio is {self.max_removed_ratio}, expected a ratio from 0 to 1")
+        if not self.max_added_ratio >= 0:
+            raise ValueError(f"max_added_ratio is {self.max_added_ratio}, expected at least 0")
         for name in (
-            "max_removed_ratio",
             "min_core_speed_ratio",
             "core_speed_step_ratio",
             "min_power_cap_ratio",
@@ -142,7 +179,9 @@ def hosts_gene(key: Key, state: GroupState, template: HostGroup | None, standing
     most = min(state.host_count, math.floor(installed * limits.max_host_ratio + 1e-9))
     # A name that two clusters use would resize hosts of both, and added hosts have no names yet.
     if template is not None and state.unique:
-        most = state.host_count + max(0, math.floor(installed * limits.max_host_ratio + 1e-9) - standing)
+        room = max(0, math.floor(installed * limits.max_host_ratio + 1e-9) - standing)
+        at_once = math.inf if math.isinf(limits.max_added_ratio) else limits.max_added_ratio * state.host_count + 1e-9
+        most = state.host_count + (room if at_once >= room else math.floor(at_once))
     return number_gene("hosts", key, range(least, most + 1), state.host_count)
 
 

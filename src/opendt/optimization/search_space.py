@@ -126,7 +126,7 @@ class SearchSpace:
         names = tuple(policies or {})
         genes.append(Gene("allocation", _EVERYWHERE, (None, *names), 0))
         homes = tuple(key for key, state in groups.items() if state.core_count >= largest) or tuple(groups)[-1:]
-        kept = tuple(gene for gene in genes if len(gene.levels) > 1)
+        kept = tuple(gene for gene in genes if len(gene.levels) > 1 and not limits.leaves(gene))
         return cls(kept, groups, templates, dict(policies or {}), homes)
 
     @property

@@ -18,6 +18,7 @@ from opendt.model.errors import InputError, shown
 from opendt.model.mode import Mode, rank
 from opendt.model.proposal import Proposal
 from opendt.optimization.base import Context
+from opendt.optimization.bounds import Limits
 from opendt.optimization.certificate_inputs import state_hash
 from opendt.optimization.certify import Certifier
 from opendt.optimization.effect import simulate_effect
@@ -70,6 +71,8 @@ class DecisionSettings:
         Limits of pace and time.
     seed : int
         Of the futures behind certificates.
+    limits : Limits
+        What may be proposed at all.
     """
 
     environment: str = "replay"
@@ -77,6 +80,7 @@ class DecisionSettings:
     certify_always: bool = False
     gate: GateSettings = field(default_factory=GateSettings)
     seed: int = 0
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +183,7 @@ class Decisions:
         self.gate = Gate(self.settings.environment, self.settings.gate)
         self.trust = TrustKeeper(self.mode, most_power_w=_most_power_w(topology))
         self._horizon_ms = horizon_ms
-        self._certifier = Certifier(slo, topology, seed=self.settings.seed)
+        self._certifier = Certifier(slo, topology, limits=self.settings.limits, seed=self.settings.seed)
 
     @property
     def may_certify(self) -> bool:

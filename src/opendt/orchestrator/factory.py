@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
+from opendt.optimization.bounds import Limits
 from opendt.optimization.rules import RuleSettings
 from opendt.orchestrator.actuator import TopologyFileActuator
 from opendt.orchestrator.decisions import DecisionSettings
@@ -40,7 +42,13 @@ def decision_settings(settings: Settings) -> DecisionSettings:
             maintenance=tuple(MaintenanceWindow.parse(text) for text in gate.maintenance),
         ),
         seed=settings.seed,
+        limits=_limits(settings),
     )
+
+
+def _limits(settings: Settings) -> Limits:
+    # As JSON: in it, lists stand for tuples.
+    return Limits.model_validate_json(json.dumps(settings.limits))
 
 
 def make_optimizers(settings: Settings, topology: Topology) -> list[Optimizer]:
@@ -82,7 +90,8 @@ def reconnect(optimizers: Sequence[Optimizer], settings: Settings) -> None:
 
 def _rule_settings(settings: Settings) -> RuleSettings:
     whole = ("reserve_hosts", "cooldown_ms")
-    return RuleSettings(**{name: int(value) if name in whole else value for name, value in settings.rules.items()})  # type: ignore[arg-type]
+    given = {name: int(value) if name in whole else value for name, value in settings.rules.items()}
+    return RuleSettings(**{"max_removed_ratio": _limits(settings).max_removed_ratio, **given})  # type: ignore[arg-type]
 
 
 def _make(name: str, settings: Settings, topology: Topology) -> Optimizer:
@@ -110,11 +119,10 @@ def _make(name: str, settings: Settings, topology: Topology) -> Optimizer:
             topology=topology,
         )
     if name == "search":
-        from opendt.optimization.bounds import Limits
         from opendt.optimization.search import SearchSettings
         from opendt.optimization.search_genes import SpaceLimits
         from opendt.optimization.search_optimizer import SearchOptimizer
 
-        limits = SpaceLimits(max_removed_ratio=Limits().max_removed_ratio)
+        limits = SpaceLimits.within(_limits(settings))
         return SearchOptimizer(SearchSettings(seed=settings.seed, limits=limits), topology=topology)
     return load_optimizer(name)

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 __all__ = [
@@ -347,6 +357,12 @@ class Settings(BaseSettings):
             description="Thresholds and amounts of the rules, as `downscale_ratio = 0.2`; all are in concepts/slo.md."
         ),
     ] = {}
+    limits: Annotated[
+        dict[str, Any],
+        Field(
+            description='What may be proposed at all, as `protected_groups = ["storage"]`; all is in guides/decide.md#limits.'
+        ),
+    ] = {}
     gate: GateSection = GateSection()
     openai: OpenAISettings = OpenAISettings()
     fleet: FleetSettings = FleetSettings()
@@ -383,6 +399,24 @@ class Settings(BaseSettings):
             if strange is not None:
                 raise ValueError(f"one of {', '.join(known)}, not {strange!r}")
             RuleSettings(**value)  # type: ignore[arg-type]
+        return value
+
+    @field_validator("limits")
+    @classmethod
+    def _limits_make_sense(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if value:
+            from opendt.optimization.bounds import Limits
+
+            known = Limits.model_fields
+            strange = next((name for name in value if name not in known), None)
+            if strange is not None:
+                raise ValueError(f"one of {', '.join(known)}, not {strange!r}")
+            try:
+                Limits.model_validate_json(json.dumps(value))
+            except ValidationError as error:
+                first = error.errors(include_url=False)[0]
+                place = ".".join(str(part) for part in first["loc"])
+                raise ValueError(f"{place}: {first['msg']}, found {first.get('input')!r}") from None
         return value
 
     @field_validator("window_s")

@@ -22,6 +22,7 @@ from opendt.model.options import ComputeFilter, FilterAllocation, Options
 from opendt.model.slo import Slo
 from opendt.model.topology import Cluster, Topology
 from opendt.optimization.base import Context
+from opendt.optimization.bounds import Limits
 from opendt.optimization.search_space import SearchSpace, SpaceLimits
 from opendt.twin.metrics import WindowMetrics
 from tests.unit.optimization.small import MINUTE_MS, group, simulation, topology
@@ -114,8 +115,6 @@ def test_no_more_hosts_go_at_once_than_may(ratio, least):
     sim.advance(MINUTE_MS)
     space = space_of(sim, SpaceLimits(reserve_ratio=0.0, reserve_hosts=1, max_removed_ratio=ratio))
     assert space.hosts(space.legal([0] * len(space.genes))) == least
-    with pytest.raises(ValueError, match="max_removed_ratio"):
-        SpaceLimits(max_removed_ratio=0.0)
 
 
 def test_hosts_that_were_switched_off_can_be_switched_on():
@@ -230,4 +229,35 @@ def test_bounds_hold_for_every_point(point):
 )
 def test_limits_that_make_no_sense_are_refused(limits):
     with pytest.raises(ValueError, match="expected"):
+        SpaceLimits(**limits)
+
+
+def test_a_space_within_limits_leaves_out_what_would_be_refused():
+    limits = Limits(
+        allowed=("remove_hosts", "resize_hosts"), protected_groups=("new",), max_removed_ratio=0.4, min_speed_ratio=0.8
+    )
+    space = space_of(two_groups(), SpaceLimits.within(limits), policies={"first": FIRST})
+    assert {gene.key[1] for gene in space.genes} == {"old"}
+    assert {gene.kind for gene in space.genes} == {"hosts", "clock"}
+    (hosts,) = (gene for gene in space.genes if gene.kind == "hosts")
+    assert hosts.levels == (2, 3)  # one of three is all that may go at once
+    (clock,) = (gene for gene in space.genes if gene.kind == "clock")
+    assert min(clock.levels) >= 0.8 * max(clock.levels)
+
+
+def test_no_more_hosts_are_switched_on_at_once_than_may_be():
+    installed = topology(group("old", count=10))
+    few = simulation([(0, 30, 4)], group("old", count=4))
+    for ratio, most in ((0.5, 6), (0.0, 4), (float("inf"), 10)):
+        limits = SpaceLimits(reserve_ratio=0.0, reserve_hosts=0, max_added_ratio=ratio)
+        space = space_of(few, limits, topology=installed)
+        levels = next((gene.levels for gene in space.genes if gene.kind == "hosts"), (4,))
+        assert max(levels) == most
+
+
+@pytest.mark.parametrize(
+    "limits", [{"max_removed_ratio": -0.1}, {"max_added_ratio": -1.0}, {"max_added_ratio": float("nan")}]
+)
+def test_ratios_that_make_no_sense_are_refused(limits):
+    with pytest.raises(ValueError, match=next(iter(limits))):
         SpaceLimits(**limits)
