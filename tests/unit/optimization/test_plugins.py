@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,25 +16,16 @@ from opendt.optimization.llm import LLM
 from opendt.optimization.plugins import GROUP, available_optimizers, load_optimizer
 from opendt.optimization.rule_based import RuleBasedOptimizer, RuleSettings
 from opendt.twin.metrics import WindowMetrics
+from tests.offered import offer
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "spare_hosts"
 
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """Put modules and the metadata of a package that offers optimisers where Python finds them."""
+    """Offer what a package does."""
     monkeypatch.syspath_prepend(str(tmp_path))
-
-    def make(package, points, **modules):
-        for name, source in modules.items():
-            (tmp_path / f"{name}.py").write_text(source)
-        info = tmp_path / f"{package.replace('-', '_')}-1.0.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
-        lines = [f"{name} = {value}" for name, value in points.items()]
-        (info / "entry_points.txt").write_text("\n".join([f"[{GROUP}]", *lines]) + "\n")
-
-    return make
+    return partial(offer, tmp_path, GROUP)
 
 
 def context(*, idle, busy=1, queued=0):

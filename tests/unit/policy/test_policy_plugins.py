@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from opendt.model.errors import ModelError
 from opendt.model.job import StageWork
 from opendt.policy.cvar import Cvar
 from opendt.policy.plugins import GROUP, OWN_POLICIES, available_policies, load_policy
+from tests.offered import offer
 from tests.small_fleet import fleet, job, stage
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "home_first"
@@ -18,19 +20,9 @@ EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "home_first"
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """Put modules and the metadata of a package that offers policies where Python finds them."""
+    """Offer what a package does."""
     monkeypatch.syspath_prepend(str(tmp_path))
-
-    def make(package, points, **modules):
-        for name, source in modules.items():
-            (tmp_path / f"{name}.py").write_text(source)
-        info = tmp_path / f"{package.replace('-', '_')}-1.0.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
-        lines = [f"{name} = {value}" for name, value in points.items()]
-        (info / "entry_points.txt").write_text("\n".join([f"[{GROUP}]", *lines]) + "\n")
-
-    return make
+    return partial(offer, tmp_path, GROUP)
 
 
 def test_our_own_are_there_without_any_package():
