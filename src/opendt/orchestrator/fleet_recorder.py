@@ -1,27 +1,28 @@
 """What befalls a fleet, kept in the ledger for ``opendt events``: written by a thread of its own, so that nobody waits for it.
 
 Plans, their ends and where their stages went are documents that stand in the ledger before anything is done (`fleet_book`); events
-are for people. A kill may cost the last moments of them.
+are for people. They are written a few times a second, many at once, so that plans find the ledger free; a kill may cost the
+last moments of them.
 """
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from opendt.model.errors import LedgerError
 from opendt.orchestrator import fleet_events as events
+from opendt.orchestrator.event_rows import event_row
 from opendt.orchestrator.logs import log
-from opendt.verification.ledger_rows import EventRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from opendt.orchestrator.events import EventBus, Notice
     from opendt.verification.ledger import Ledger
+    from opendt.verification.ledger_rows import EventRow
 
 __all__ = ["KEPT_KINDS", "recording"]
 
@@ -46,6 +47,8 @@ KEPT_KINDS: Final = frozenset(
         events.StageLost.kind,
     }
 )
+_GATHERED_S: Final = 0.25
+_AT_ONCE: Final = 500
 _WAITING: Final = 100_000
 """Events that may wait while the ledger is away; what comes on top of them is only logged."""
 
@@ -54,6 +57,7 @@ _WAITING: Final = 100_000
 def recording(ledger: Ledger, bus: EventBus) -> Iterator[None]:
     """Keep what befalls a fleet while the block runs; what was told by its end is written."""
     waiting: queue.Queue[Notice | None] = queue.Queue(_WAITING)
+    ending = threading.Event()
 
     def hear(notice: Notice) -> None:
         try:
@@ -62,11 +66,17 @@ def recording(ledger: Ledger, bus: EventBus) -> Iterator[None]:
             log().warning("the ledger is behind: an event is not kept", event_kind=notice.event.kind)
 
     def write() -> None:
-        while (notice := waiting.get()) is not None:
-            try:
-                ledger.record_event(_row(notice), notice.event.datacenter)
-            except LedgerError as error:
-                log().warning("an event is not kept", event_kind=notice.event.kind, reason=str(error))
+        while (first := waiting.get()) is not None:
+            ending.wait(_GATHERED_S)
+            notices = [first, *_drained(waiting)]
+            by_fleet: dict[str, list[EventRow]] = {}
+            for notice in notices:
+                by_fleet.setdefault(notice.event.datacenter, []).append(event_row(notice))
+            for name, rows in by_fleet.items():
+                try:
+                    ledger.record_events(rows, name)
+                except LedgerError as error:
+                    log().warning("events are not kept", events=len(rows), reason=str(error))
 
     thread = threading.Thread(target=write, name="fleet-events", daemon=True)
     thread.start()
@@ -75,14 +85,19 @@ def recording(ledger: Ledger, bus: EventBus) -> Iterator[None]:
         yield
     finally:
         end()
+        ending.set()
         waiting.put(None)
         thread.join()
 
 
-def _row(notice: Notice) -> EventRow:
-    event = notice.event
-    content: dict[str, Any] = {
-        name: value for name, value in event.as_dict().items() if name not in ("kind", "datacenter", "time_ms")
-    }
-    content["number"], content["process"] = notice.number, os.getpid()
-    return EventRow(event.kind, notice.recorded_ms, content, event.level)
+def _drained(waiting: queue.Queue[Notice | None]) -> Iterator[Notice]:
+    """What waits by now; the end stays for whoever waits for it."""
+    for _ in range(_AT_ONCE):
+        try:
+            notice = waiting.get_nowait()
+        except queue.Empty:
+            return
+        if notice is None:
+            waiting.put(None)
+            return
+        yield notice

@@ -10,11 +10,12 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from opendt.model.errors import InputError, LedgerError
 from opendt.orchestrator import event_types as events
 from opendt.orchestrator.controller import OpenDTOrchestrator
+from opendt.orchestrator.event_rows import event_row
 from opendt.orchestrator.events import EventBus, Notice
 from opendt.orchestrator.follower import Follower
 from opendt.orchestrator.health import HealthFile, Pulse
@@ -28,7 +29,6 @@ from opendt.orchestrator.transports import open_sink, open_source
 from opendt.orchestrator.versions import FileWatchers
 from opendt.verification.ledger import Ledger
 from opendt.verification.ledger_patience import Patience as LedgerPatience
-from opendt.verification.ledger_rows import EventRow
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -229,12 +229,7 @@ def _recorder(ledger: Ledger) -> Callable[[Notice], None]:
     """Keep what befalls the process in the ledger; windows carry events of their own."""
 
     def record(notice: Notice) -> None:
-        event = notice.event
-        content: dict[str, Any] = {
-            name: value for name, value in event.as_dict().items() if name not in ("kind", "datacenter", "time_ms")
-        }
-        content["number"], content["process"] = notice.number, os.getpid()
-        ledger.record_event(EventRow(event.kind, notice.recorded_ms, content, event.level), event.datacenter)
+        ledger.record_event(event_row(notice), notice.event.datacenter)
 
     return record
 

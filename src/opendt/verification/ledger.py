@@ -380,19 +380,27 @@ class Ledger(LedgerReading):
         datacenter : str
             Where; empty for the process as a whole.
         """
+        return self.record_events([event], datacenter)
+
+    def record_events(self, events: Sequence[EventRow], datacenter: str = "") -> bool:
+        """Record events like `record_event`, all in one transaction; False when all were there."""
         word("datacenter", datacenter)
-        key = event_key(event)
+        keys = [event_key(event) for event in events]
 
         def work(connection: Connection) -> bool:
             self._serialise(connection)
-            there = sa.select(_E.id).where(_E.datacenter == datacenter, _E.key == key)
-            if connection.execute(there).first() is not None:
-                return False
-            connection.execute(
-                _INSERTS["events"],
-                [{"datacenter": datacenter, "window_index": None} | encode_event(event, key, self._clock_ms())],
-            )
-            return True
+            there = sa.select(_E.key).where(_E.datacenter == datacenter, _E.key.in_(keys))
+            known = set(connection.execute(there).scalars())
+            fresh = {key: event for key, event in zip(keys, events, strict=True) if key not in known}
+            if fresh:
+                connection.execute(
+                    _INSERTS["events"],
+                    [
+                        {"datacenter": datacenter, "window_index": None} | encode_event(event, key, self._clock_ms())
+                        for key, event in fresh.items()
+                    ],
+                )
+            return bool(fresh)
 
         return self._write(work)
 
