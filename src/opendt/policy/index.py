@@ -97,6 +97,18 @@ _NO_WORK: Final = WorkCost(overhead_seconds=0.0, lead_seconds=0.0, factor=1.0, r
 """Of a stage that does not say what it does."""
 
 
+_MOST_LIMITS: Final = 1000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _AtLimit:
+    """Start-up delays of stages with a limit, first ones and others, and CPU seconds per reference CPU second."""
+
+    startup_ms: NDArray[np.float64]
+    startup_after_ms: NDArray[np.float64]
+    factor: NDArray[np.float64]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Options:
     """Everything that may run stages of one shape: an entry a group and form, in the total order of ties.
@@ -125,23 +137,22 @@ class Options:
     busy_j: NDArray[np.float64]
     carbon_g_per_kwh: NDArray[np.float64]
     cost_per_core_h: NDArray[np.float64]
+    _limits: dict[int, _AtLimit] = field(default_factory=dict)
+    """Jobs ask for few different limits, and each is asked about again and again."""
 
     def __len__(self) -> int:
         return len(self.groups)
 
     def startup_ms(self, one: ScaledStage) -> NDArray[np.float64]:
         """Start-up delay of a stage in each; as `opendt.twin.fleet_learn.StartUp.ms`."""
-        found = self.begin_ms + self.startup_cpu_seconds * (1e6 / min(max(one.cpu_millicores, 1), 1000))
-        return found + self.notice_ms if one.stage.needs else found
+        at = self._at(one.cpu_millicores)
+        return at.startup_after_ms if one.stage.needs else at.startup_ms
 
     def cpu_seconds(self, one: ScaledStage, default_run_s: float) -> NDArray[np.float64]:
         """CPU seconds that a stage takes in each; as `opendt.twin.fleet_learn.WorkCost.cpu_seconds`."""
         if one.cpu_seconds is None:
             return np.full(len(self.groups), default_run_s * one.cpu_millicores / 1000.0)
-        work = one.cpu_seconds * self.cpu_factor
-        if one.cpu_millicores < 1000:
-            work += work * (self.refill_ms / (0.1 * max(one.cpu_millicores, 1)))
-        return self.overhead_seconds + work
+        return self.overhead_seconds + one.cpu_seconds * self._at(one.cpu_millicores).factor
 
     def run_ms(self, one: ScaledStage, cpu_seconds: NDArray[np.float64]) -> NDArray[np.float64]:
         """How long a stage runs in each; as `opendt.twin.fleet_costs.quota_run_ms` of what is not its lead."""
@@ -152,6 +163,19 @@ class Options:
         slice_ms = 0.1 * millicores
         full = np.maximum(np.ceil(work_ms / slice_ms - 1e-9) - 1.0, 0.0)
         return (work_ms + full * (100.0 - slice_ms)) * self.stretch
+
+    def _at(self, millicores: int) -> _AtLimit:
+        """What depends on a stage's limit alone."""
+        known = self._limits.get(millicores)
+        if known is None:
+            startup_ms = self.begin_ms + self.startup_cpu_seconds * (1e6 / min(max(millicores, 1), 1000))
+            factor = self.cpu_factor
+            if millicores < 1000:
+                factor = factor * (1.0 + self.refill_ms / (0.1 * max(millicores, 1)))
+            if len(self._limits) >= _MOST_LIMITS:
+                self._limits.clear()
+            known = self._limits[millicores] = _AtLimit(startup_ms, startup_ms + self.notice_ms, factor)
+        return known
 
 
 class FleetIndex:
