@@ -19,8 +19,9 @@ from opendt.model.plan import (
     StagePrediction,
     TimeShare,
 )
-from opendt.orchestrator.events import EventBus
+from opendt.orchestrator.events import EventBus, Notice
 from opendt.orchestrator.fleet import FleetService
+from opendt.orchestrator.fleet_actions import FleetActions
 from opendt.orchestrator.fleet_book import PlanBook
 from opendt.orchestrator.fleet_keeper import FleetKeeper, KeeperSettings
 from opendt.orchestrator.fleet_ports import ActionError, Placed, StartEstimate
@@ -181,6 +182,15 @@ class DirectHands:
     refusal: ActionError | None = None
     made: list[str] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
+    acted: list[tuple[Any, bool]] = field(default_factory=list)
+    changes: bool = True
+
+    def act(self, request: Any, *, dry_run: bool) -> bool:
+        """Take note of it."""
+        if self.refusal is not None:
+            raise self.refusal
+        self.acted.append((request, dry_run))
+        return self.changes
 
     def create(self, plan: Plan, job: Job, stage_id: str, placement: Placement, *, is_shadow: bool) -> str:
         """Make it, pending."""
@@ -235,7 +245,10 @@ class SmallFleet:
     ) -> None:
         self.now_ms = NOW_MS
         self.state = state or FleetState(LatencyMatrix({("a", "b"): 0.0, ("b", "a"): 0.0}), clock_ms=self.clock_ms)
+        self.ledger = ledger
         self.bus = EventBus(self.clock_ms)
+        self.notices: list[Notice] = []
+        self.bus.subscribe(self.notices.append)
         self.planner = planner or ToldPlanner()
         self.hands = DirectHands(self.state, self.clock_ms)
         self.book = PlanBook(ledger, "fleet")
@@ -249,8 +262,18 @@ class SmallFleet:
             self.clock_ms,
             settings,
         )
+        hands = self.hands if may_act else None
+        actions = FleetActions("fleet", self.state, ledger, self.keeper, hands, self.bus, self.clock_ms)
         self.service = FleetService(
-            "fleet", self.state, self.planner, self.book, self.keeper, self.bus, self.clock_ms, may_act=may_act
+            "fleet",
+            self.state,
+            self.planner,
+            self.book,
+            self.keeper,
+            self.bus,
+            self.clock_ms,
+            actions,
+            may_act=may_act,
         )
         if state is None:
             for cluster in ("a", "b"):

@@ -108,10 +108,50 @@ def test_a_job_is_planned_run_and_verified_by_command(served: Service) -> None:
         events = [json.loads(line) for line in played.command("events", "--json").stdout.splitlines()]
         return [one["kind"] for one in events if one["content"].get("plan") == plan_id]
 
-    assert told() == ["plan_accepted", "fleet_action", "fleet_action", "plan_finished", "plan_verified"]
+    expected = ["plan_accepted", "fleet_action", "fleet_action", "plan_finished", "plan_verified"]
+    eventually(lambda: told() == expected, "events are kept a moment after they are told")
     assert "plan by-command-" in played.command("events", "--kind", "plan_finished").stdout
     unknown = played.command("verify", "nothing", code=1)
     assert "plan nothing is not known to fleet fleet" in unknown.stderr
+
+
+def test_what_people_do_by_hand_is_done_and_kept(planes: Planes, served: Service) -> None:
+    played = served.played
+    with planes["left"].client() as client:
+        node = client.get("/api/v1/nodes")["items"][0]["metadata"]["name"]
+
+        def is_cordoned() -> bool:
+            return bool(client.get(f"/api/v1/nodes/{node}")["spec"].get("unschedulable", False))
+
+        assert "would be done" in played.command("act", "cordon", "left", node, "--dry-run").stdout
+        assert not is_cordoned()
+        assert played.command("act", "cordon", "left", node).stdout == f"cordon node/{node} in left: done\n"
+        assert is_cordoned()
+        eventually(
+            lambda: any(one["is_cordoned"] for one in served.get("/snapshot")["nodes"] if one["name"] == node),
+            "the twin sees it",
+        )
+        assert "it was so already" in played.command("act", "cordon", "left", node).stdout
+        assert "done" in played.command("act", "uncordon", "left", node).stdout
+        assert not is_cordoned()
+        gone = json.loads(played.command("act", "evict", "left", "opendt/nobody", "--json").stdout)
+        assert gone["outcome"] == "unchanged"
+        failed = played.command("act", "scale", "left", "opendt/nothing", 2, code=1)
+        assert "scale deployment/opendt/nothing in left: " in failed.stderr
+        assert "not found" in failed.stderr
+    where = played.command("act", "cordon", "nowhere", node, code=1)
+    assert "cluster: found 'nowhere', expected one of left, right" in where.stderr
+    said = lambda: played.command("events", "--kind", "fleet_action").stdout  # noqa: E731
+    eventually(lambda: f"cordon node/{node} in left" in said(), "it is among the events")
+    job = served.plan(job_of("moved-by-hand", stages=1, seconds=20.0))
+    (place,) = job["placements"].values()
+    eventually(lambda: bool(served.get(f"/plan/{job['plan_id']}")["observation"]["stages"]), "its pod is there")
+    moved = played.command("act", "migrate", job["plan_id"], "s0").stdout
+    assert moved == f"migrate stage/{job['plan_id']}/s0 in {place['cluster']}: done\n"
+    again = played.command("act", "migrate", job["plan_id"], "s0", code=1)
+    assert "has been moved already" in again.stderr
+    served.wait_over(job["plan_id"])
+    assert served.get(f"/plan/{job['plan_id']}/verify")["is_complete"]
 
 
 def test_problems_say_what_to_do(served: Service) -> None:

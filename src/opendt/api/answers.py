@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
 from opendt.model.base import Flag, Model, NonNegative, NonNegativeInt, Ratio
 from opendt.model.fleet import ClusterState, NodeState, PodState
+from opendt.model.fleet_action import FleetActionRequest
 from opendt.model.job import Job
 from opendt.model.plan import Infeasible, Interval, Placement, PlanObservation, PlanPrediction, PlanStatus, PlanVerdict
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from opendt.orchestrator.fleet import PlanRecord
 
 __all__ = [
+    "ActionAnswer",
+    "ActionRequest",
     "Intervals",
     "PlanAnswer",
     "PlanRequest",
@@ -48,6 +51,24 @@ class PlansRequest(Body):
     strategy: str | None = None
     dry_run: Flag = False
     partial: Flag = False
+
+
+class ActionRequest(Body):
+    """Body of ``POST /actions``: what is to be done, or only asked of the API server."""
+
+    request: FleetActionRequest
+    dry_run: Flag = False
+
+
+class ActionAnswer(Body):
+    """What came of an action; `action_id` is its name in the ledger, empty for a dry run."""
+
+    action_id: str
+    action: str
+    cluster: str
+    target: str
+    outcome: Literal["done", "unchanged", "failed", "would_be_done"]
+    message: str = ""
 
 
 class Intervals(Body):

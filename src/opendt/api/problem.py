@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 from opendt.model.errors import InputError, LedgerError, OpenDTError
 from opendt.orchestrator.fleet import InfeasibleJob, JobConflict, NotLeading, UnknownPlan
+from opendt.orchestrator.fleet_actions import ActionRefused
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,6 +28,7 @@ _KINDS: Final[tuple[tuple[type[OpenDTError], int, str, str], ...]] = (
     (InfeasibleJob, 422, "infeasible-job", "The job cannot be placed"),
     (JobConflict, 409, "job-conflict", "The job is planned already, with another content"),
     (UnknownPlan, 404, "unknown-plan", "There is no such plan"),
+    (ActionRefused, 409, "action-refused", "The gate does not let it be done"),
     (NotLeading, 503, "not-leading", "Another process leads the fleet"),
     (InputError, 422, "invalid-request", "The request is not what it must be"),
     (LedgerError, 503, "ledger-away", "The ledger cannot be written"),

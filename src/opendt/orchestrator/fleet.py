@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from opendt.model.fleet import FleetSnapshot, NodeState
+    from opendt.model.fleet_action import Evict, Migrate, Scale, SetSchedulable
     from opendt.model.job import Job
     from opendt.model.mode import Mode
     from opendt.model.plan import PlanStatus
     from opendt.orchestrator.event_types import Event
     from opendt.orchestrator.events import EventBus, Notice
+    from opendt.orchestrator.fleet_actions import ActionReport, FleetActions
     from opendt.orchestrator.fleet_keeper import FleetKeeper
     from opendt.orchestrator.fleet_ports import Placed, Planner, StartEstimate
     from opendt.twin.state import FleetState
@@ -89,6 +91,8 @@ class FleetService:
         Told of everything.
     clock_ms : callable
         Clock of the clusters, ms since the epoch.
+    actions : FleetActions
+        Does what people ask for.
     strategy : str
         Policy, where a request names none.
     scale : float
@@ -112,6 +116,7 @@ class FleetService:
         keeper: FleetKeeper,
         bus: EventBus,
         clock_ms: Callable[[], int],
+        actions: FleetActions,
         *,
         strategy: str = "greedy",
         scale: float = 100.0,
@@ -127,6 +132,7 @@ class FleetService:
         self._book = book
         self._bus = bus
         self._clock_ms = clock_ms
+        self._actions = actions
         self._strategy = strategy
         self._scale = scale
         self._may_act = may_act
@@ -171,6 +177,12 @@ class FleetService:
     def strategy(self) -> str:
         """Policy, where a request names none."""
         return self._strategy
+
+    def act(self, request: SetSchedulable | Evict | Scale | Migrate, *, dry_run: bool = False) -> ActionReport:
+        """Do what a person asks for; raises as `FleetActions.act`, and `NotLeading` when another process leads."""
+        if not dry_run:
+            self._check_leading("actions")
+        return self._actions.act(request, dry_run=dry_run)
 
     # Plans
 
@@ -254,9 +266,13 @@ class FleetService:
             if job.origin is not None and self.state.cluster(job.origin.cluster) is None:
                 known = ", ".join(self.state.snapshot().clusters)
                 raise InputError("job.origin.cluster", repr(job.origin.cluster), f"one of {known or 'none yet'}")
+        if not dry_run:
+            self._check_leading("plans")
+
+    def _check_leading(self, what: str) -> None:
         leader = self._leader()
-        if leader and not dry_run:
-            raise NotLeading(f"fleet {self.name}: {leader} leads it; send plans there, or ask for a dry run")
+        if leader:
+            raise NotLeading(f"fleet {self.name}: {leader} leads it; send {what} there, or ask for a dry run")
 
     def _known(self, job: Job, strategy: str, fresh: Mapping[str, tuple[Plan, Job]]) -> Plan | None:
         stored = self._book.of_job(job.id)

@@ -99,7 +99,8 @@ class PlanBook:
 
     def _read(self, plan_id: str | None) -> dict[str, StoredPlan]:
         rows = self._ledger.documents("plans", self._fleet, proposal_id=plan_id)
-        documents = [row.document for row in rows]
+        # What people asked for stands beside plans and is about none.
+        documents = [row.document for row in rows if row.document.content["type"] != "action"]
         plans = [_stored(one.content) for one in documents if one.content["type"] == "plan"]
         found = {stored.plan.plan_id: stored for stored in sorted(plans, key=lambda one: one.plan.accepted_ms)}
         # A move comes before the end of the shadow, and takes back the end of what was left.

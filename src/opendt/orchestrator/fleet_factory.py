@@ -19,6 +19,7 @@ from opendt.orchestrator import fleet_events as events
 from opendt.orchestrator.event_types import LedgerTrouble
 from opendt.orchestrator.events import EventBus
 from opendt.orchestrator.fleet import FleetService, may_act
+from opendt.orchestrator.fleet_actions import FleetActions
 from opendt.orchestrator.fleet_book import PlanBook
 from opendt.orchestrator.fleet_keeper import FleetKeeper, KeeperSettings
 from opendt.orchestrator.fleet_planner import FleetPlanner, LearnedFile
@@ -278,6 +279,7 @@ def _service(
         clock_ms,
         KeeperSettings(tolerances=tolerances),
     )
+    hands = seen.hands if acts else None
     return FleetService(
         fleet.name,
         seen.state,
@@ -286,6 +288,7 @@ def _service(
         keeper,
         bus,
         clock_ms,
+        FleetActions(fleet.name, seen.state, ledger, keeper, hands, bus, clock_ms),
         strategy=fleet.strategy,
         scale=fleet.scale,
         may_act=acts,

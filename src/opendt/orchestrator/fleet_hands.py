@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from opendt.kubernetes.actuator import Actuator, ActuatorSettings
 from opendt.kubernetes.pod_manifest import PodSettings, StagePod, pod_name
+from opendt.model.fleet_action import Evict, Scale, SetSchedulable
 from opendt.orchestrator.fleet_ports import ActionError
 from opendt.twin.scaling import scale_job
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     Annotate = Callable[["Plan", "Job", str], Mapping[str, str]]
 
-    from opendt.kubernetes.actions import Actions
+    from opendt.kubernetes.actions import Actions, DryRun
     from opendt.kubernetes.cluster_manager import ClusterManager
     from opendt.model.job import Job
     from opendt.model.plan import Placement, Plan
@@ -113,6 +114,27 @@ class KubernetesHands:
     def clear(self, plan: Plan, cluster: str) -> None:
         """Remove all that a plan made in a cluster."""
         _raise_problems(self._actuator.delete_plan(plan.plan_id, [cluster]))
+
+    def act(self, request: SetSchedulable | Evict | Scale, *, dry_run: bool) -> bool:
+        """Do what a person asks for, or ask the API server whether it would; tells whether anything changes."""
+        actuator = self._actuator
+        mode: DryRun = "server" if dry_run else "no"
+        match request:
+            case SetSchedulable(action="cordon"):
+                result = actuator.cordon(request.cluster, request.node, dry_run=mode)
+            case SetSchedulable():
+                result = actuator.uncordon(request.cluster, request.node, dry_run=mode)
+            case Evict():
+                result = actuator.evict(
+                    request.cluster, request.namespace, request.pod, grace_s=request.grace_s, dry_run=mode
+                )
+            case Scale():
+                result = actuator.scale(
+                    request.cluster, request.namespace, request.deployment, request.replicas, dry_run=mode
+                )
+        if result.outcome not in ("done", "unchanged", "dry_run"):
+            raise ActionError(result.message or result.reason, is_final=result.outcome == "refused")
+        return result.outcome != "unchanged"
 
     def close(self) -> None:
         """End the threads."""

@@ -347,10 +347,48 @@ class FleetKeeper:
             if stage.seen is not None:
                 self._book.record_end(plan_id, stage.seen, is_shadow=stage.is_shadow)
             return
+        self._send(run, name, shadow)
+
+    def _send(self, run: PlanRun, name: str, shadow: Placement) -> None:
+        """Let a stage go on at another place, and have what it leaves removed."""
+        plan_id, left = run.plan.plan_id, run.stages[name].placement
+        self._changed[plan_id] = None
+        self._waiting.pop((plan_id, name, False), None)
         self._book.record_move(plan_id, name, shadow)
         run.fail_over(name, shadow)
         self._tell(events.StageFailedOver(plan=plan_id, stage=name, cluster=shadow.cluster, node=shadow.node_name))
         self._leave(run, name, left)
+
+    def movable(self, plan_id: str, name: str) -> Placement:
+        """Where a stage is that can be moved.
+
+        Raises
+        ------
+        ActionError
+            When there is no such stage under way, or it has moved already.
+        """
+        with self._lock:
+            return self._movable(plan_id, name)[1]
+
+    def move(self, plan_id: str, name: str) -> Placement:
+        """Let a stage go on at its shadow placement, or another one with room; gives it. Raises as `movable`, and when there is none."""
+        with self._lock:
+            run, _ = self._movable(plan_id, name)
+            shadow = self._usable_shadow(run, name)
+            if shadow is None:
+                raise ActionError(f"stage {name} of {plan_id}: no other place has room for it", is_final=True)
+            self._send(run, name, shadow)
+        self.step()
+        return shadow
+
+    def _movable(self, plan_id: str, name: str) -> tuple[PlanRun, Placement]:
+        run = self._runs.get(plan_id)
+        stage = None if run is None else run.stages.get(name)
+        if run is None or stage is None or stage.has_ended or not run.is_acting:
+            raise ActionError(f"stage {name} of {plan_id}: found none under way", is_final=True)
+        if stage.is_shadow:
+            raise ActionError(f"stage {name} of {plan_id}: it has been moved already", is_final=True)
+        return run, stage.placement
 
     def _leave(self, run: PlanRun, name: str, left: Placement) -> None:
         """Have the pod that a stage left behind removed, so that it does not run too should its place come back."""

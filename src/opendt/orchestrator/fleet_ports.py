@@ -10,6 +10,7 @@ from opendt.model.errors import OpenDTError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from opendt.model.fleet_action import Evict, Scale, SetSchedulable
     from opendt.model.job import Job
     from opendt.model.plan import (
         Infeasible,
@@ -132,3 +133,12 @@ class Hands(Protocol):
 
     def clear(self, plan: Plan, cluster: str) -> None:
         """Remove all that a plan made in a cluster."""
+
+    def act(self, request: SetSchedulable | Evict | Scale, *, dry_run: bool) -> bool:
+        """Do what a person asks for, or ask whether it would be done; tells whether anything changes.
+
+        Raises
+        ------
+        ActionError
+            When the cluster refuses or does not answer.
+        """

@@ -15,6 +15,7 @@ from fastapi.testclient import TestClient
 from opendt.api.app import create_app, serving
 from opendt.api.routes.fleet import schemas
 from opendt.model.errors import InputError
+from opendt.orchestrator.fleet_ports import ActionError
 from opendt.verification.ledger import Ledger
 from tests.told_fleet import NOW_MS, SmallFleet, job
 
@@ -217,3 +218,85 @@ def test_it_is_served_on_a_port_of_this_machine_and_a_taken_one_is_named(fleet: 
         taken = pytest.raises(InputError, match=rf"api\.port: found 127\.0\.0\.1:{port} \(Address already in use\)")
         with taken, serving(app, "127.0.0.1", port):
             pass
+
+
+def asked(action: str, **request: Any) -> dict[str, Any]:
+    return {"request": {"action": action, **request}}
+
+
+def test_what_people_ask_for_is_written_down_done_and_told(client: TestClient, fleet: SmallFleet) -> None:
+    said = client.post("/actions", json=asked("cordon", cluster="a", node="a-1")).json()
+    assert (said["outcome"], said["target"], said["message"]) == ("done", "node/a-1", "")
+    assert [(one.action, one.node, dry) for one, dry in fleet.hands.acted] == [("cordon", "a-1", False)]
+    documents = [row.document for row in fleet.ledger.documents("plans", "fleet", proposal_id=said["action_id"])]
+    assert [one.content["what"] for one in documents] == ["asked", "came"]
+    assert documents[0].content["request"]["node"] == "a-1"
+    assert documents[1].content["outcome"] == "done"
+    told = [notice.event for notice in fleet.notices if notice.event.kind == "fleet_action"]
+    assert told[-1].said == "cordon node/a-1 in a"
+    fleet.hands.changes = False
+    scale = asked("scale", cluster="b", namespace="web", deployment="shop", replicas=3)
+    assert client.post("/actions", json=scale).json()["outcome"] == "unchanged"
+    # Plans are read as if nobody had asked for anything.
+    client.post("/plan", json=body())
+    assert [one.plan.job_id for one in fleet.book.load()] == ["job-1"]
+
+
+def test_a_dry_run_of_an_action_writes_nothing(client: TestClient, fleet: SmallFleet) -> None:
+    evict = asked("evict", cluster="a", namespace="web", pod="shop-1", grace_s=5)
+    said = client.post("/actions", json=evict | {"dry_run": True}).json()
+    assert (said["outcome"], said["action_id"]) == ("would_be_done", "")
+    assert fleet.hands.acted[0][1] is True
+    assert list(fleet.ledger.documents("plans", "fleet")) == []
+
+
+def test_an_action_that_fails_is_told_with_its_reason(client: TestClient, fleet: SmallFleet) -> None:
+    fleet.hands.refusal = ActionError("its budget allows no disruption", is_final=True)
+    said = client.post("/actions", json=asked("evict", cluster="a", namespace="web", pod="shop-1")).json()
+    assert (said["outcome"], said["message"]) == ("failed", "its budget allows no disruption")
+    told = [notice.event for notice in fleet.notices if notice.event.kind == "fleet_action_failed"]
+    assert told[-1].said == "evict pod/web/shop-1 in a failed: its budget allows no disruption"
+
+
+def test_a_stage_is_moved_to_its_shadow(client: TestClient, fleet: SmallFleet) -> None:
+    plan_id = client.post("/plan", json=body(strategy="resilient")).json()["plan_id"]
+    fleet.settle()
+    move = asked("migrate", plan_id=plan_id, stage_id="first")
+    assert client.post("/actions", json=move | {"dry_run": True}).json()["outcome"] == "would_be_done"
+    said = client.post("/actions", json=move).json()
+    assert (said["outcome"], said["cluster"]) == ("done", "a")
+    fleet.settle()
+    assert fleet.pod("first-shadow", "b").plan_id == plan_id
+    assert fleet.hands.deleted == [f"{plan_id}-first"]
+    again = client.post("/actions", json=move)
+    assert again.status_code == 409
+    assert "has been moved already" in again.json()["detail"]
+    gone = client.post("/actions", json=asked("migrate", plan_id=plan_id, stage_id="none"))
+    assert "found none under way" in gone.json()["detail"]
+
+
+def test_actions_that_cannot_be_are_refused_by_name(client: TestClient, fleet: SmallFleet) -> None:
+    for request, status, words in (
+        (asked("cordon", cluster="nowhere", node="x"), 422, "cluster: found 'nowhere', expected one of a, b"),
+        (asked("reboot", cluster="a", node="x"), 422, "request"),
+        (asked("scale", cluster="a", namespace="web", deployment="shop", replicas=-1), 422, "replicas"),
+        (asked("cordon", cluster="a", node="../secrets"), 422, "node"),
+    ):
+        answer = client.post("/actions", json=request)
+        assert answer.status_code == status, answer.json()
+        assert words in answer.json()["detail"]
+    assert fleet.hands.acted == []
+
+
+def test_where_nothing_may_act_nothing_does(tmp_path: Path) -> None:
+    with Ledger.open(tmp_path / "ledger.sqlite") as ledger:
+        fleet = SmallFleet(ledger, may_act=False)
+        with TestClient(create_app(fleet.service)) as client:
+            answer = client.post("/actions", json=asked("cordon", cluster="a", node="a-1"))
+        assert answer.status_code == 409
+        assert (
+            "nothing may act on fleet fleet. Set environment to live, and mode to approve or auto"
+            in answer.json()["detail"]
+        )
+        assert fleet.hands.acted == []
+        fleet.keeper.close()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from fastapi import APIRouter, Header, Query, Response
 from starlette.exceptions import HTTPException
 
-from opendt.api.answers import PlanRequest, PlansRequest, SnapshotAnswer, schema
+from opendt.api.answers import ActionAnswer, ActionRequest, PlanRequest, PlansRequest, SnapshotAnswer, schema
 from opendt.model.fleet_observation import FleetObservation
 from opendt.model.job import Job
 
@@ -48,6 +49,11 @@ def fleet_routes(service: FleetService) -> APIRouter:
         service.observe(observation)
         return {"snapshot_version": service.state.version}
 
+    @router.post("/actions", response_model=ActionAnswer)
+    def act(request: ActionRequest) -> ActionAnswer:
+        """Do something to the fleet: cordon, uncordon, evict, scale, or migrate a stage of a plan; written down first."""
+        return ActionAnswer(**asdict(service.act(request.request, dry_run=request.dry_run)))
+
     @router.get("/health")
     def health() -> dict[str, Any]:
         """Say how the service is."""
@@ -60,7 +66,7 @@ def fleet_routes(service: FleetService) -> APIRouter:
 
     @router.get("/schemas/{name}")
     def show_schema(name: str) -> dict[str, Any]:
-        """Give the JSON Schema of a body: `job`, `plan`, `plans`, `observe` or `snapshot`."""
+        """Give the JSON Schema of a body: `job`, `plan`, `plans`, `actions`, `observe` or `snapshot`."""
         known = schemas()
         if name not in known:
             raise HTTPException(404, f"found schema {name!r}, expected one of {', '.join(known)}")
@@ -75,6 +81,7 @@ def schemas() -> dict[str, dict[str, Any]]:
         "job": schema(Job),
         "plan": schema(PlanRequest),
         "plans": schema(PlansRequest),
+        "actions": schema(ActionRequest),
         "observe": schema(FleetObservation),
         "snapshot": schema(SnapshotAnswer),
     }
