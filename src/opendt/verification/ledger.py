@@ -70,6 +70,14 @@ _TABLES: Final = tables.METADATA.tables
 _INSERTS: Final = {name: sa.insert(table) for name, table in _TABLES.items()}
 
 _W: Final = tables.WINDOWS.c
+_HASH_OF: Final = {
+    name: sa.select(table.c.hash).where(
+        table.c.datacenter == sa.bindparam("datacenter"), table.c.id == sa.bindparam("id")
+    )
+    for name, table in _TABLES.items()
+    if {"datacenter", "id", "hash"} <= set(table.c.keys())
+}
+"""Of documents, by table: a statement costs as much to write as to run."""
 _LAST: Final = (
     sa.select(_W.window_index, _W.end_ms, _W.hash)
     .where(_W.datacenter == sa.bindparam("datacenter"))
@@ -525,9 +533,7 @@ def _new_document(
     connection: Connection, kind: str, datacenter: str, document: DocumentRow, now_ms: int
 ) -> Columns | None:
     """Columns of a document that is not there yet; None when it is, the same."""
-    table = _TABLES[kind].c
-    statement = sa.select(table.hash).where(table.datacenter == datacenter, table.id == document.id)
-    found = connection.execute(statement).first()
+    found = connection.execute(_HASH_OF[kind], {"datacenter": datacenter, "id": document.id}).first()
     columns = encode_document(kind, datacenter, document, now_ms)
     if found is None:
         return columns
