@@ -25,6 +25,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
@@ -159,11 +160,15 @@ def make_namespaces(plan: RunPlan, names: Sequence[str]) -> None:
 def run_ours(service: FleetService, jobs: Sequence[Job], times_s: Sequence[float]) -> list[Plan | str]:
     """Send jobs at their moments, and wait until all are over; a job that is refused has the reason."""
     began_s = time.monotonic()
-    found: list[Plan | str] = []
-    for job, at_s in zip(jobs, times_s, strict=True):
-        _sleep_until(began_s + at_s)
-        found.append(_planned(service, job))
-        print(f"{job.id}: {len(service.keeper.runs)} run, load {os.getloadavg()[0]:.1f}", file=sys.stderr, flush=True)
+    # Who waits for room keeps nobody behind it waiting.
+    with ThreadPoolExecutor(32) as pool:
+        asked = []
+        for job, at_s in zip(jobs, times_s, strict=True):
+            _sleep_until(began_s + at_s)
+            asked.append(pool.submit(_planned, service, job))
+            load = os.getloadavg()[0]
+            print(f"{job.id}: {len(service.keeper.runs)} run, load {load:.1f}", file=sys.stderr, flush=True)
+        found = [one.result() for one in asked]
     deadline = Deadline(PATIENCE_S)
     while service.keeper.runs and deadline.wait(0.2):
         pass

@@ -148,6 +148,7 @@ class FleetService:
         """Follow the plans that are in the ledger, and no others; gives their number. Call it once the fleet has been seen."""
         self.keeper.forget()
         left = self._book.load()
+        self.keeper.report.restore(self._book.all())
         for stored in left:
             if stored.is_acting:
                 self._reserve_again(stored)

@@ -24,10 +24,11 @@ from opendt.orchestrator.fleet_book import PlanBook
 from opendt.orchestrator.fleet_keeper import FleetKeeper, KeeperSettings
 from opendt.orchestrator.fleet_planner import FleetPlanner, LearnedFile
 from opendt.orchestrator.fleet_recorder import recording
+from opendt.orchestrator.fleet_report import kept_up
 from opendt.orchestrator.logs import log
 from opendt.twin.state import FleetState, FleetUpdate
 from opendt.verification.ledger import Ledger
-from opendt.verification.verify import Tolerances, write_reports
+from opendt.verification.verify import Tolerances
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -94,9 +95,8 @@ def fleet_running(
         turns = _Turns(seen, clock_ms)
         service = _service(settings, ledger, bus, seen, planner, clock_ms, turns)
         stack.callback(service.keeper.close)
+        stack.enter_context(kept_up(service.keeper.report, settings.fleet.report_dir, learned, planner))
         stack.enter_context(turns.turning(service))
-        stack.callback(_write_reports, settings, service)
-        stack.callback(learned.save, planner)
         yield service
 
 
@@ -350,9 +350,3 @@ class _Turns:
         if leads and not self._has_resumed:
             service.resume()
         self._has_resumed = leads
-
-
-def _write_reports(settings: Settings, service: FleetService) -> None:
-    rows = service.keeper.finished
-    if rows:
-        write_reports(rows, settings.fleet.report_dir)

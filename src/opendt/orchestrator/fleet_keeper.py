@@ -12,13 +12,14 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from opendt.kubernetes.pods import stage_observation
 from opendt.orchestrator import fleet_events as events
 from opendt.orchestrator.fleet_crew import Chore, Chores, Crew
 from opendt.orchestrator.fleet_ports import ActionError
-from opendt.verification.verify import LatencyRow, Tolerances, latency_row, verify_plan
+from opendt.orchestrator.fleet_report import FleetReport
+from opendt.verification.verify import Tolerances, verify_plan
 
 if TYPE_CHECKING:
     from opendt.model.fleet import ClusterState, FleetSnapshot, NodeState, PodState
@@ -34,8 +35,6 @@ __all__ = ["FleetKeeper", "KeeperSettings"]
 
 _StageKey = tuple[str, str, bool]
 """Plan, stage, and whether its shadow is meant."""
-_REPORTED: Final = 100_000
-"""Rows of finished plans that are held for reports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +113,7 @@ class FleetKeeper:
         self._unsent: list[tuple[str, Callable[[Hands], object]]] = []
         self._away_since_ms: dict[str, int] = {}
         self._down: set[tuple[str, str]] = set()
-        self._rows: list[LatencyRow] = []
+        self.report = FleetReport()
         self._is_closed = False
         self._chores = Chores()
         self._cleared: set[tuple[str, str]] = set()
@@ -147,12 +146,6 @@ class FleetKeeper:
         """Plans that are not over."""
         with self._lock:
             return list(self._runs.values())
-
-    @property
-    def finished(self) -> list[LatencyRow]:
-        """Rows of plans that succeeded since the process began, for reports."""
-        with self._lock:
-            return list(self._rows)
 
     def run_of(self, plan_id: str) -> PlanRun | None:
         """Look up a plan that is not over."""
@@ -511,7 +504,7 @@ class FleetKeeper:
 
     def _finish(self, run: PlanRun) -> None:
         plan, observation = run.plan, run.observation
-        row = latency_row(plan, run.job, observation)
+        row = self.report.add(plan, run.job, observation)
         verdict: PlanVerdict | None = None
         if run.status == "succeeded":
             parts = [self._planner.energy_j(run.job, plan, seen) for seen in observation.stages]
@@ -529,7 +522,6 @@ class FleetKeeper:
         latency_ms = float(max(ends) - plan.accepted_ms) if ends else 0.0
         self._tell(events.PlanFinished(plan=plan.plan_id, status=run.status, latency_ms=latency_ms))
         if row is not None:
-            self._rows = [*self._rows[-_REPORTED + 1 :], row]
             self._tell(
                 events.PlanVerified(
                     plan=plan.plan_id,

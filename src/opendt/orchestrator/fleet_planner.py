@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["FleetPlanner", "LearnedFile"]
 
 _REPLACING: Final = "greedy"
-_FORM: Final = 1
+_FORM: Final = 2
 
 
 class FleetPlanner:
