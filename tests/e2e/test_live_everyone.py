@@ -135,7 +135,7 @@ def undisturbed(tmp_path_factory, model, patience):
     folder, surf = tmp_path_factory.mktemp("everyone"), data_folder() / "traces" / "surf-week"
     hours = os.environ.get("SURF_HOURS", "168")
     if IS_SOAK and surf.exists():
-        opens = "Wed 00:00-24:00" if hours == "168" else "00:00-24:00"
+        opens = "Thu 00:00-24:00" if hours == "168" else "00:00-24:00"
         everyone = Everyone(surf, ("--hours", hours), model[0], opens)
     else:
         everyone = Everyone(generate_week(3, folder / "week"), ("--hours", "6"), model[0], "00:00-24:00")
