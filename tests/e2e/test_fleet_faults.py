@@ -261,6 +261,8 @@ def test_a_kill_loses_no_plan_and_makes_no_pod_twice(
         assert one_pod_a_stage(planes, plan["plan_id"], 2)
         record = service.get(f"/plan/{plan['plan_id']}")
         assert [one["phase"] for one in record["observation"]["stages"]] == ["succeeded", "succeeded"]
+        # Events are kept a moment after they are told, and this process is killed, too.
+        eventually(lambda: bool(events_of(played, "plan_resumed")), "it is kept that the plan was resumed")
     resumed = events_of(played, "plan_resumed")
     assert [one["content"]["plan"] for one in resumed] == [plan["plan_id"]]
     accepted = [one for one in events_of(played, "plan_accepted") if one["content"]["plan"] == plan["plan_id"]]
