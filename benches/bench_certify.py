@@ -11,6 +11,7 @@ from harness import Context, Samples, bench
 if TYPE_CHECKING:
     from opendt.engine.simulation import Simulation
     from opendt.twin.futures import FutureModel
+    from opendt.twin.past import Past
 
 HOUR_MS = 3_600_000
 SCENARIOS = 200
@@ -32,9 +33,19 @@ def noon() -> tuple[Simulation, FutureModel]:
     return simulation, sampler.model(NOON_MS)
 
 
+@cache
+def past() -> Past:
+    """The twelve hours before, as a live system keeps them."""
+    from opendt.twin.past import Past
+
+    simulation = start(topology(), week())
+    simulation.advance(NOON_MS - 12 * HOUR_MS)
+    return Past(simulation, 12, HOUR_MS)
+
+
 @bench
 def certificate(context: Context) -> Samples:
-    """A proposal from bounds to the sealed certificate, with power curves drawn from a calibrator's covariance."""
+    """A proposal from bounds to the sealed certificate, curves drawn from a calibrator's covariance; also held against twelve past hours."""
     from opendt.model.change import RemoveHosts
     from opendt.model.proposal import Proposal
     from opendt.model.slo import DurationTarget, EnergyTarget, RuntimeTargets, Slo
@@ -62,7 +73,9 @@ def certificate(context: Context) -> Samples:
             message = f"the certificate looked at {issued.pairs} pairs, expected {certifier.claim.pairs}"
             raise RuntimeError(message)
 
-    return {"certificate": context.repeat(certify)}
+    alone = context.repeat(certify)
+    certifier.past = past()
+    return {"certificate": alone, "certificate-with-past": context.repeat(certify)}
 
 
 @bench
