@@ -44,6 +44,7 @@ _USUAL_ADDRESS: Final = "https://api.openai.com/v1"
 _GRACE_S: Final = 0.5
 _LONGEST_ERROR_BYTES: Final = 4096
 _SHORTEST_SECRET: Final = 8
+_CLOCKS: Final[dict[str, Any]] = {"_clock": time.monotonic, "_epoch_clock": time.time, "_sleep": time.sleep}
 _MOST_EXCHANGES: Final = 64
 _LONGEST_VERDICT: Final = 1000
 _RESTS: Final = "the service rests"
@@ -231,6 +232,14 @@ class LLM:
         self._clock, self._epoch_clock, self._sleep = clock, epoch_clock, sleep
         self._rules = RuleBasedOptimizer(self.settings.rules)
         self._exchanges: deque[LlmExchange] = deque(maxlen=_MOST_EXCHANGES)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Give all but the clocks, which are the process's."""
+        return {name: value for name, value in self.__dict__.items() if name not in _CLOCKS}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take it over, with the clocks of this process."""
+        self.__dict__.update(state, **_CLOCKS)
 
     # What others call.
 

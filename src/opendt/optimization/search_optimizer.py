@@ -93,6 +93,14 @@ class SearchOptimizer:
         self._installed: Installed = {}
         self._searched_ms: int | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Give what its next search depends on: clocks are the process's, and the last search is only looked at."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("_clock_s", "last")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take it over, with the clock of this process."""
+        self.__dict__.update(state, _clock_s=time.monotonic, last=None)
+
     def propose(self, context: Context) -> Proposal | None:
         """Search, and propose what was found if it is worth a change.
 

@@ -11,8 +11,13 @@ from collections import deque
 import numpy as np
 import pytest
 
+from opendt.optimization.base import Context
 from opendt.orchestrator import snapshots
+from opendt.orchestrator.factory import make_optimizers, reconnect
+from opendt.orchestrator.settings_model import OpenAISettings, Settings
 from opendt.orchestrator.snapshots import SnapshotStore
+from opendt.twin.whatif import WhatIf
+from tests.unit.optimization.cert_plant import HOUR_MS, SLO, TOPOLOGY, plant
 
 
 @pytest.fixture
@@ -128,3 +133,23 @@ def test_a_name_does_not_reach_through_our_modules_to_what_they_import(store):
     found, reasons = store.newest(1)
     assert found is None
     assert "which no twin is made of" in reasons[0]
+
+
+@pytest.mark.parametrize("name", ["rules", "search", "llm"])
+def test_whoever_may_propose_is_kept_and_goes_on(store, tmp_path, name):
+    """Before and after it has proposed: a twin that cannot be taken up is derived again from its beginning."""
+    secret = "sk-very-secret-key"
+    openai = OpenAISettings(api_key=secret, model="none", base_url="http://127.0.0.1:9/v1", time_budget_s=0.2)
+    (optimizer,) = make_optimizers(Settings(optimizers=(name,), openai=openai), TOPOLOGY)
+    simulation, _ = plant()
+    context = Context.of(simulation, SLO, WhatIf(simulation, HOUR_MS).baseline)
+    for index in range(2):
+        store.write(index, {"optimizer": optimizer})
+        found, reasons = store.newest(index)
+        assert reasons == []
+        again = found.state["optimizer"]
+        reconnect([again], Settings(optimizers=(name,), openai=openai))
+        assert again.propose(context) == optimizer.propose(context)
+    written = list((tmp_path / "twin").rglob("*.twin"))
+    assert written
+    assert all(secret.encode() not in path.read_bytes() for path in written)
