@@ -11,7 +11,7 @@ you trust.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
@@ -48,6 +48,13 @@ class Offers(Generic[Made]):
     def names(self) -> tuple[str, ...]:
         """Names that `make` knows: our own, then those of packages in alphabetical order. Imports none of them."""
         return (*self.own, *sorted({point.name for point in entry_points(group=self.group)} - self.own.keys()))
+
+    def modules(self, names: Iterable[str]) -> frozenset[str]:
+        """Modules in which what others offer under some names is made. Imports none of them."""
+        theirs = set(names) - self.own.keys()
+        if not theirs:
+            return frozenset()
+        return frozenset(point.module for point in entry_points(group=self.group) if point.name in theirs)
 
     def make(self, name: str, settings: Mapping[str, Any]) -> Made:
         """Make what a name stands for; settings are handed to it as they are.

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 from opendt.model.plugins import Offers
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from opendt.optimization.base import Optimizer
 
-__all__ = ["GROUP", "available_optimizers", "load_optimizer"]
+__all__ = ["GROUP", "available_optimizers", "load_optimizer", "modules_of_plugins"]
 
 GROUP: Final = "opendt.optimizers"
 """Group of entry points that packages name their optimisers under."""
@@ -38,6 +40,11 @@ _OFFERS: Final[Offers[Optimizer]] = Offers(GROUP, "optimizer", "propose", "conte
 def available_optimizers() -> tuple[str, ...]:
     """Names that `load_optimizer` knows: our own, then those of plug-ins in alphabetical order. Imports none of them."""
     return _OFFERS.names()
+
+
+def modules_of_plugins(names: Iterable[str]) -> frozenset[str]:
+    """Modules in which the optimisers of these names are made that are not our own. Imports none of them."""
+    return _OFFERS.modules(names)
 
 
 def load_optimizer(name: str, **settings: Any) -> Optimizer:

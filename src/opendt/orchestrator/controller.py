@@ -19,6 +19,7 @@ from opendt.formats.opendc_topology_writer import topology_json
 from opendt.model.base import Model
 from opendt.model.errors import InputError, LedgerError, shown
 from opendt.model.proposal import Proposal
+from opendt.optimization.plugins import modules_of_plugins
 from opendt.orchestrator import event_types as events
 from opendt.orchestrator.actuator import is_same
 from opendt.orchestrator.buffer import SimulationResultsBuffer, WindowSeries, series_columns
@@ -161,7 +162,8 @@ class OpenDTOrchestrator:
         self._shown_versions: tuple[int | None, int | None] = (None, None)
         self._snapshot_due_s = -float("inf")
         self._snapshot_index = -1  # window of the last snapshot
-        self._snapshots = SnapshotStore(settings.state_dir / "snapshots" / self.datacenter, self.datacenter)
+        plugins = modules_of_plugins(settings.optimizers)
+        self._snapshots = SnapshotStore(settings.state_dir / "snapshots" / self.datacenter, self.datacenter, plugins)
         self._certificates = CertificateStore(
             settings.certificates_directory / self.datacenter, settings.gate.certificates_mib << 20
         )

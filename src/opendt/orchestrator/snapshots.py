@@ -27,7 +27,8 @@ from opendt._engine import SNAPSHOT_VERSION, __version__
 from opendt.model.errors import SnapshotError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
+    from typing import BinaryIO
 
 __all__ = ["Snapshot", "SnapshotStore"]
 
@@ -75,10 +76,14 @@ class Snapshot:
 class _Unpickler(pickle.Unpickler):
     """Makes nothing but what a twin consists of."""
 
+    def __init__(self, file: BinaryIO, modules: Collection[str]) -> None:
+        super().__init__(file)
+        self._modules = modules
+
     def find_class(self, module: str, name: str) -> Any:
         # A name with a dot would reach through a module to what that one imported.
-        ours = (module == "opendt" or module.startswith("opendt.")) and "." not in name
-        if ours or (module, name) in _FOREIGN or (module == "builtins" and name in _BUILTINS):
+        known = any(module == one or module.startswith(f"{one}.") for one in self._modules) and "." not in name
+        if known or (module, name) in _FOREIGN or (module == "builtins" and name in _BUILTINS):
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"it names {module}.{name}, which no twin is made of")
 
@@ -92,11 +97,14 @@ class SnapshotStore:
         Where they are; made when it is not there.
     datacenter : str
         Written into each and checked.
+    modules : collection of str
+        Modules of others whose classes a twin may consist of, with what is below them: of plug-ins that are in use.
     """
 
-    def __init__(self, directory: Path, datacenter: str) -> None:
+    def __init__(self, directory: Path, datacenter: str, modules: Collection[str] = ()) -> None:
         self.directory = directory
         self.datacenter = datacenter
+        self._modules = ("opendt", *modules)
         self._writing: threading.Thread | None = None
 
     def write(self, index: int, state: dict[str, Any]) -> int:
@@ -200,7 +208,7 @@ class SnapshotStore:
                 "", f"{len(body)} bytes whose checksum differs", f"{header.get('size_bytes')} whole ones"
             )
         try:
-            state = _Unpickler(io.BytesIO(body)).load()
+            state = _Unpickler(io.BytesIO(body), self._modules).load()
         except Exception as error:
             raise SnapshotError("", f"{type(error).__name__}: {error}", "a twin of this version") from error
         if not isinstance(state, dict):

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 from opendt.optimization.base import Context
+from opendt.optimization.plugins import GROUP, modules_of_plugins
 from opendt.orchestrator import snapshots
 from opendt.orchestrator.factory import make_optimizers, reconnect
 from opendt.orchestrator.settings_model import OpenAISettings, Settings
 from opendt.orchestrator.snapshots import SnapshotStore
 from opendt.twin.whatif import WhatIf
+from tests.offered import offer
 from tests.unit.optimization.cert_plant import HOUR_MS, SLO, TOPOLOGY, plant
 
 
@@ -153,3 +155,20 @@ def test_whoever_may_propose_is_kept_and_goes_on(store, tmp_path, name):
     written = list((tmp_path / "twin").rglob("*.twin"))
     assert written
     assert all(secret.encode() not in path.read_bytes() for path in written)
+
+
+def test_an_optimiser_of_others_is_kept_where_it_is_in_use(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    source = "class Sleepy:\n    def __init__(self): self.asked = 0\n    def propose(self, context): self.asked += 1\n"
+    offer(tmp_path, GROUP, "sleepy-package", {"sleepy": "sleepy_package:Sleepy"}, sleepy_package=source)
+    (optimizer,) = make_optimizers(Settings(optimizers=("sleepy",)), TOPOLOGY)
+    optimizer.propose(None)
+    assert modules_of_plugins(("rules", "sleepy")) == {"sleepy_package"}
+    store = SnapshotStore(tmp_path / "twin", "west", modules_of_plugins(("rules", "sleepy")))
+    store.write(0, {"optimizer": optimizer})
+    found, reasons = store.newest(0)
+    assert reasons == []
+    assert found.state["optimizer"].asked == 1
+    found, reasons = SnapshotStore(tmp_path / "twin", "west", modules_of_plugins(("rules",))).newest(0)
+    assert found is None
+    assert "it names sleepy_package.Sleepy, which no twin is made of" in reasons[0]
