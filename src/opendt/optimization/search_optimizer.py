@@ -72,7 +72,7 @@ class SearchOptimizer:
     Attributes
     ----------
     last : SearchResult or None
-        Of the last search, for a plot or a table.
+        Of the last search, for a plot or a table; no part of what is pickled.
     """
 
     def __init__(

@@ -161,6 +161,6 @@ def test_an_optimiser_survives_a_pickle():
     context = asked.context(slo_of(0.2))
     first = optimizer.propose(context)
     restored = pickle.loads(pickle.dumps(optimizer))
-    assert restored.last.best.point == optimizer.last.best.point
+    assert restored.last is None, "that is only looked at, and large"
     assert restored.propose(context) is None, "it remembers that it has just searched"
     assert first is not None
