@@ -12,13 +12,15 @@ __all__ = ["Evict", "FleetActionRequest", "Migrate", "Scale", "SetSchedulable"]
 
 Name = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 """A name as Kubernetes has them."""
+ClusterName = Annotated[str, Field(min_length=1)]
+"""Contexts of kubeconfigs are named as anybody likes, `admin@west` or an ARN."""
 
 
 class SetSchedulable(Model):
     """Keep new pods off a node (``cordon``), or let them come again (``uncordon``)."""
 
     action: Literal["cordon", "uncordon"]
-    cluster: Name
+    cluster: ClusterName
     node: Name
 
     @property
@@ -31,7 +33,7 @@ class Evict(Model):
     """Ask a pod to leave, as disruption budgets allow it."""
 
     action: Literal["evict"]
-    cluster: Name
+    cluster: ClusterName
     namespace: Name
     pod: Name
     grace_s: NonNegativeInt | None = None
@@ -46,7 +48,7 @@ class Scale(Model):
     """Set how many pods a Deployment has."""
 
     action: Literal["scale"]
-    cluster: Name
+    cluster: ClusterName
     namespace: Name
     deployment: Name
     replicas: NonNegativeInt

@@ -97,6 +97,8 @@ class FleetActions:
     def act(self, request: SetSchedulable | Evict | Scale | Migrate, *, dry_run: bool = False) -> ActionReport:
         """Do it; a dry run asks the API server whether it would, and writes nothing.
 
+        Of a migration a dry run only says that the stage can be moved: to look for room is to hold it.
+
         Raises
         ------
         ActionRefused

@@ -278,6 +278,7 @@ def test_a_stage_is_moved_to_its_shadow(client: TestClient, fleet: SmallFleet) -
 def test_actions_that_cannot_be_are_refused_by_name(client: TestClient, fleet: SmallFleet) -> None:
     for request, status, words in (
         (asked("cordon", cluster="nowhere", node="x"), 422, "cluster: found 'nowhere', expected one of a, b"),
+        (asked("cordon", cluster="Admin@west", node="x"), 422, "cluster: found 'Admin@west', expected one of a, b"),
         (asked("reboot", cluster="a", node="x"), 422, "request"),
         (asked("scale", cluster="a", namespace="web", deployment="shop", replicas=-1), 422, "replicas"),
         (asked("cordon", cluster="a", node="../secrets"), 422, "node"),
