@@ -107,8 +107,7 @@ def test_every_node_is_ready_and_says_what_it_is(running):
     assert gpu["status"]["allocatable"]["nvidia.com/gpu"] == "4"
     with outside_client(running, "phone-pan-1") as client:
         # Not only at first: a kubelet says its own architecture with every status, of which this awaits two.
-        seen: set[str] = set()
-        eventually(lambda: len(seen) > 2 or seen.add(heartbeat(client)) is not None, "two statuses of the kubelet", 60)
+        await_heartbeats(client, 2)
         phone = client.get("/api/v1/nodes/phone-pan-1-real-1")
     assert phone["metadata"]["labels"]["kubernetes.io/arch"] == "arm64"
     assert phone["metadata"]["labels"]["dt.cluster.type"] == "phone"
@@ -176,6 +175,17 @@ def heartbeat(client: ApiClient) -> str:
     """When the kubelet last wrote the node's status."""
     conditions = client.get("/api/v1/nodes/phone-pan-1-real-1")["status"]["conditions"]
     return str(next(one["lastHeartbeatTime"] for one in conditions if one["type"] == "Ready"))
+
+
+def await_heartbeats(client: ApiClient, count: int) -> None:
+    """Wait until the kubelet has written the node's status that many times more."""
+    seen = {heartbeat(client)}
+
+    def are_enough() -> bool:
+        seen.add(heartbeat(client))
+        return len(seen) > count
+
+    eventually(are_enough, f"{count} statuses of the kubelet", 60)
 
 
 def ended_report(plan: RunPlan, cluster: str, name: str) -> dict[str, object]:

@@ -345,8 +345,6 @@ class FleetKeeper:
     def _send(self, run: PlanRun, name: str, shadow: Placement) -> None:
         """Let a stage go on at another place, and have what it leaves removed."""
         plan_id, left = run.plan.plan_id, run.stages[name].placement
-        self._changed[plan_id] = None
-        self._waiting.pop((plan_id, name, False), None)
         self._book.record_move(plan_id, name, shadow)
         run.fail_over(name, shadow)
         self._tell(events.StageFailedOver(plan=plan_id, stage=name, cluster=shadow.cluster, node=shadow.node_name))
@@ -370,6 +368,8 @@ class FleetKeeper:
             shadow = self._usable_shadow(run, name)
             if shadow is None:
                 raise ActionError(f"stage {name} of {plan_id}: no other place has room for it", is_final=True)
+            self._changed[plan_id] = None
+            self._waiting.pop((plan_id, name, False), None)
             self._send(run, name, shadow)
         self.step()
         return shadow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -54,6 +55,12 @@ def _no_flag(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError("Input should be a number")  # noqa: TRY004 - pydantic would take true for 1, and wants this error
     return value
+
+
+def _refuse_unknown(section: dict[str, Any], known: Collection[str]) -> None:
+    strange = next((name for name in section if name not in known), None)
+    if strange is not None:
+        raise ValueError(f"one of {', '.join(known)}, not {strange!r}")
 
 
 Whole = Annotated[int, BeforeValidator(_no_flag)]
@@ -394,10 +401,7 @@ class Settings(BaseSettings):
         if value:
             from opendt.optimization.rules import RuleSettings
 
-            known = RuleSettings.__dataclass_fields__
-            strange = next((name for name in value if name not in known), None)
-            if strange is not None:
-                raise ValueError(f"one of {', '.join(known)}, not {strange!r}")
+            _refuse_unknown(value, RuleSettings.__dataclass_fields__)
             RuleSettings(**value)  # type: ignore[arg-type]
         return value
 
@@ -407,10 +411,7 @@ class Settings(BaseSettings):
         if value:
             from opendt.optimization.bounds import Limits
 
-            known = Limits.model_fields
-            strange = next((name for name in value if name not in known), None)
-            if strange is not None:
-                raise ValueError(f"one of {', '.join(known)}, not {strange!r}")
+            _refuse_unknown(value, Limits.model_fields)
             try:
                 Limits.model_validate_json(json.dumps(value))
             except ValidationError as error:
