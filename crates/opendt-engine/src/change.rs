@@ -370,6 +370,7 @@ impl Simulation {
             let model = Arc::make_mut(&mut self.model);
             let new = if whole {
                 model.classes[old as usize] = next;
+                self.scratch.bisection = Default::default();
                 old
             } else {
                 model.classes.push(next);

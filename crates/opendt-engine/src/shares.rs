@@ -165,24 +165,79 @@ impl Simulation {
     }
 
     /// What a host can give under its power limit, MHz.
-    fn supply_limit_mhz(&self, host: usize) -> f64 {
+    fn supply_limit_mhz(&mut self, host: usize) -> f64 {
         let state = &self.s.hosts[host];
         if state.power_limit_w == f64::INFINITY {
             return state.capacity_mhz;
         }
+        let limit_w = state.power_limit_w - state.gpu_power_w;
         let class = &self.model.classes[state.class as usize];
-        let limit = state.power_limit_w - state.gpu_power_w;
-        let at = |u: f64| class.cpu_power_w(u, state.dynamic_factor);
-        if at(1.0) <= limit {
-            return state.capacity_mhz;
+        let bisection = &mut self.scratch.bisection;
+        if (bisection.class, bisection.dynamic_factor) != (state.class, state.dynamic_factor) {
+            *bisection = Bisection { class: state.class, dynamic_factor: state.dynamic_factor, ..Bisection::default() };
         }
-        // Largest utilisation whose power stays within the limit, on a curve that need not be monotone at its end.
-        let (mut low, mut high) = (0.0, 1.0);
-        for _ in 0..50 {
-            let middle = 0.5 * (low + high);
-            if at(middle) <= limit { low = middle } else { high = middle }
+        bisection.utilization_within(limit_w, |u| class.cpu_power_w(u, state.dynamic_factor)) * state.capacity_mhz
+    }
+}
+
+const BISECTIONS: usize = 50;
+
+/// The last search for a utilisation that a power limit allows. A cap leaves nearly the same power to all whom it limits: what
+/// was computed on the way to one answer serves the next, up to where their ways part. Answers are those of a search anew.
+#[derive(Debug)]
+pub(crate) struct Bisection {
+    class: u32,
+    dynamic_factor: f64,
+    limit_w: f64,
+    full_w: f64,
+    /// Of each step: the lower end it began with, and the power in the middle.
+    low: [f64; BISECTIONS],
+    middle_w: [f64; BISECTIONS],
+    found: f64,
+}
+
+impl Default for Bisection {
+    fn default() -> Self {
+        Bisection {
+            class: u32::MAX,
+            dynamic_factor: 1.0,
+            limit_w: f64::NAN,
+            full_w: f64::NAN,
+            low: [0.0; BISECTIONS],
+            middle_w: [f64::NAN; BISECTIONS],
+            found: 0.0,
         }
-        low * state.capacity_mhz
+    }
+}
+
+impl Bisection {
+    /// Largest utilisation whose power stays within a limit, on a curve that need not be monotone at its end.
+    fn utilization_within(&mut self, limit_w: f64, power_w: impl Fn(f64) -> f64) -> f64 {
+        if self.full_w.is_nan() {
+            self.full_w = power_w(1.0);
+        }
+        if self.full_w <= limit_w {
+            return 1.0;
+        }
+        let last_w = std::mem::replace(&mut self.limit_w, limit_w);
+        let parting = |&w: &f64| w.is_nan() || (w <= last_w) != (w <= limit_w);
+        let Some(first) = self.middle_w.iter().position(parting) else { return self.found };
+        let mut low = self.low[first];
+        let mut half = 0.5f64.powi(first as i32 + 1);
+        for step in first..BISECTIONS {
+            self.low[step] = low;
+            let middle = low + half;
+            // The first power is known where ways part, the ones after it are not.
+            if step > first || self.middle_w[step].is_nan() {
+                self.middle_w[step] = power_w(middle);
+            }
+            if self.middle_w[step] <= limit_w {
+                low = middle;
+            }
+            half *= 0.5;
+        }
+        self.found = low;
+        low
     }
 }
 
@@ -266,5 +321,39 @@ impl HostClass {
 
     fn gpu_is_best_effort(&self) -> bool {
         self.gpu.as_ref().is_some_and(|gpu| matches!(gpu.sharing, Sharing::BestEffort { .. }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn anew(limit_w: f64, power_w: impl Fn(f64) -> f64) -> f64 {
+        if power_w(1.0) <= limit_w {
+            return 1.0;
+        }
+        let (mut low, mut high) = (0.0, 1.0);
+        for _ in 0..BISECTIONS {
+            let middle = 0.5 * (low + high);
+            if power_w(middle) <= limit_w { low = middle } else { high = middle }
+        }
+        low
+    }
+
+    #[test]
+    fn a_search_that_goes_on_from_the_last_one_finds_what_one_anew_finds() {
+        let falling_at_its_end = |u: f64| 25.0 + 149.0 * (2.0 * u - u.powi(4)) + 30.0 * (9.0 * u).sin();
+        let steady = |u: f64| 25.0 + 149.0 * u;
+        for power_w in [&falling_at_its_end as &dyn Fn(f64) -> f64, &steady] {
+            let mut bisection = Bisection::default();
+            let mut random = 1u64;
+            for round in 0..2_000 {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let wide = (random >> 11) as f64 / (1u64 << 53) as f64;
+                // Far apart, close together, twice the same, and beyond either end.
+                let limit_w = [250.0 * wide, 90.0 + 1e-12 * wide, 90.0, -1.0][round % 4];
+                assert_eq!(bisection.utilization_within(limit_w, power_w), anew(limit_w, power_w), "{limit_w} W");
+            }
+        }
     }
 }

@@ -64,6 +64,7 @@ pub(crate) struct Scratch {
     pub candidates: Vec<u32>,
     pub weights: Vec<f64>,
     pub raw: Vec<f64>,
+    pub bisection: crate::shares::Bisection,
 }
 
 impl Clone for Scratch {
