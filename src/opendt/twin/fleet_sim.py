@@ -347,17 +347,16 @@ def _hold_pods(
 def _use(load: NodeLoad, now_ms: int) -> tuple[float, float]:
     """Share of their requests that running pods use, and what is used besides, in millicores.
 
-    Without a fresh reading pods are taken to use what they asked for. What has started since the reading is not in it.
+    Without a fresh reading pods are taken to use what they asked for, and so they are when one has started since.
     """
     reading = load.node.cpu_usage_millicores
     if reading is None or now_ms - reading.time_ms > _FRESH_MS:
         return 1.0, 0.0
-    seen = sum(pod.cpu_millicores for pod in load.pods.values() if 0 <= pod.started_ms <= reading.time_ms)
-    if seen <= 0:
-        return 1.0, reading.value
+    surplus = load.unasked_millicores(reading)
     if any(pod.started_ms > reading.time_ms or pod.started_ms < 0 for pod in load.pods.values()):
-        return 1.0, max(reading.value - seen, 0.0)
-    return min(reading.value / seen, 1.0), max(reading.value - seen, 0.0)
+        return 1.0, surplus
+    asked = sum(pod.cpu_millicores for pod in load.pods.values())
+    return (min(reading.value / asked, 1.0) if asked > 0 else 1.0), surplus
 
 
 def _topology(keys: Sequence[NodeKey], loads: Sequence[NodeLoad], latency: LatencyMatrix) -> bytes:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from opendt.model.fleet import ClusterState, FleetSnapshot, NodeState, PodState
+    from opendt.model.fleet import ClusterState, FleetSnapshot, NodeState, PodState, Reading
     from opendt.twin.state import FleetState
 
 __all__ = ["DEVICE_MILLIS", "FleetView", "Hold", "NodeKey", "NodeLoad", "give_devices"]
@@ -21,6 +21,8 @@ NodeKey = tuple[str, str]
 PodKey = tuple[str, str, str]
 
 DEVICE_MILLIS: Final = 1000
+_READ_OVER_MS: Final = 60_000
+"""Readings are means over some time before them, of which nobody says how long: over no more than this."""
 _OVER: Final = frozenset({"Succeeded", "Failed"})
 
 
@@ -40,13 +42,17 @@ class Hold:
 
 @dataclass(slots=True)
 class NodeLoad:
-    """A node with what is on it; `cpu_millicores` and `memory_mib` are what is asked for in all, `count` how many pods."""
+    """A node with what is on it; `cpu_millicores` and `memory_mib` are what is asked for in all, `count` how many pods.
+
+    `left` are millicores of pods that have gone, and when, ms since the epoch, as long as a reading may still tell of them.
+    """
 
     node: NodeState
     pods: dict[PodKey, PodState] = field(default_factory=dict)
     holds: dict[tuple[str, str], Hold] = field(default_factory=dict)
     cpu_millicores: int = 0
     memory_mib: int = 0
+    left: dict[PodKey, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -57,6 +63,23 @@ class NodeLoad:
         """Count requests in, or out where they are negative."""
         self.cpu_millicores += cpu_millicores
         self.memory_mib += memory_mib
+
+    def leave(self, key: PodKey, cpu_millicores: int, at_ms: int, now_ms: int) -> None:
+        """Take note that a pod has gone."""
+        reading = self.node.cpu_usage_millicores
+        since_ms = (now_ms if reading is None else min(reading.time_ms, now_ms)) - _READ_OVER_MS
+        self.left[key] = cpu_millicores, at_ms
+        self.left = {key: one for key, one in self.left.items() if one[1] > since_ms}
+
+    def unasked_millicores(self, reading: Reading) -> float:
+        """What a reading tells of beyond all that asked: the system itself, pods without requests, pods that exceed theirs.
+
+        Whoever was there at any time that the reading may speak of is taken to have used what they asked for: a mean over the
+        last minute knows nothing of who has just gone.
+        """
+        asked = sum(pod.cpu_millicores for pod in self.pods.values() if pod.scheduled_ms <= reading.time_ms)
+        gone = sum(millicores for millicores, at_ms in self.left.values() if at_ms > reading.time_ms - _READ_OVER_MS)
+        return max(reading.value - asked - gone, 0.0)
 
     def device_free_millis(self) -> list[int]:
         """What each GPU has free, in thousandths.
@@ -176,7 +199,7 @@ class FleetView:
                 if pod is not None and pod.node:
                     touched[pod.cluster, pod.node] = None
             if before is not None:
-                self._take_out(before)
+                self._take_out(before, is_gone=after is None or after.node != before.node)
             if after is not None:
                 hold = self._put(after)
                 if hold is not None:
@@ -235,9 +258,13 @@ class FleetView:
         hold = self._holds.get((pod.plan_id, pod.stage_id)) if pod.plan_id else None
         if hold is not None:
             self._let_go(hold)
-        if pod.node and pod.phase not in _OVER:
-            load = self.loads.get((pod.cluster, pod.node))
-            key = (pod.cluster, pod.namespace, pod.name)
+        load = self.loads.get((pod.cluster, pod.node))
+        key = (pod.cluster, pod.namespace, pod.name)
+        if pod.phase in _OVER:
+            if load is not None:
+                at_ms = max(pod.finished_ms, pod.container_finished_ms)
+                load.leave(key, pod.cpu_millicores, at_ms, self.snapshot.time_ms)
+        elif pod.node:
             if load is None:  # its node is told of later, or is gone
                 self._orphans.setdefault((pod.cluster, pod.node), {})[key] = pod
             else:
@@ -245,7 +272,7 @@ class FleetView:
                 load.add(pod.cpu_millicores, pod.memory_mib)
         return hold
 
-    def _take_out(self, pod: PodState) -> None:
+    def _take_out(self, pod: PodState, *, is_gone: bool) -> None:
         key = (pod.cluster, pod.namespace, pod.name)
         load = self.loads.get((pod.cluster, pod.node))
         if load is None:
@@ -254,6 +281,8 @@ class FleetView:
             known = load.pods.pop(key, None)
             if known is not None:
                 load.add(-known.cpu_millicores, -known.memory_mib)
+                if is_gone:
+                    load.leave(key, known.cpu_millicores, self.snapshot.time_ms, self.snapshot.time_ms)
 
     def _hold(self, hold: Hold) -> None:
         self._holds[hold.plan_id, hold.stage_id] = hold

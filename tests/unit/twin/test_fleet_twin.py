@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -53,6 +55,29 @@ def test_use_beyond_requests_slows_a_stage_down():
     # 4000 of which others demand 3600: each gets at most half.
     assert times.finish_ms == pytest.approx(1000 + 5000, abs=3)
     (times,) = SubTwin(view, [("core", "core-1")]).run([simulated(("core", "core-1"), 4000)])
+    assert times.finish_ms == pytest.approx(1000 + 2 * 5000, abs=3)
+
+
+@pytest.mark.parametrize("how", ["ended", "deleted", "starting"])
+def test_who_has_just_gone_or_come_is_not_taken_for_the_system(how):
+    busy = node("core", "core-1", cpu_usage_millicores=Reading(2000.0, NOW_MS))
+    one = pod("core", "core-1", cpu_millicores=2000, scheduled_ms=NOW_MS - 30_000, started_ms=NOW_MS - 30_000)
+    if how == "ended":
+        view = FleetView(snapshot((busy,), (replace(one, phase="Succeeded", finished_ms=NOW_MS - 5_000),)))
+    elif how == "deleted":
+        view = FleetView(snapshot((busy,), (one,)))
+        view.apply(snapshot((busy,)), pods=[(one, None)])
+    else:
+        view = FleetView(snapshot((busy,), (replace(one, phase="Pending", started_ms=-1),)))
+    (times,) = SubTwin(view, [("core", "core-1")]).run([simulated(("core", "core-1"), 2000)])
+    assert times.finish_ms == 6000
+
+
+def test_who_left_before_a_reading_explains_nothing_of_it():
+    busy = node("core", "core-1", cpu_usage_millicores=Reading(2000.0, NOW_MS))
+    one = pod("core", "core-1", phase="Succeeded", cpu_millicores=2000, finished_ms=NOW_MS - 90_000)
+    twin = SubTwin(FleetView(snapshot((busy,), (one,))), [("core", "core-1")])
+    (times,) = twin.run([simulated(("core", "core-1"), 4000)])
     assert times.finish_ms == pytest.approx(1000 + 2 * 5000, abs=3)
 
 
