@@ -3,6 +3,10 @@
 // Work comes in units. How many units a second of the reference CPU does is a constant (reference.go), so "10 seconds of the
 // reference CPU" is an amount of work, never a time: a machine half as fast takes 20 seconds for it. The checksum depends
 // on the kind and the number of units alone; it is the same on every architecture, and shows that the work was done.
+//
+// What a unit costs must not hang on what other programs leave in the caches that all share: a pod with a twentieth of a core
+// works 5 ms and then waits 95, in which they fill them. So three kinds of work fit into the first cache, which is full again in
+// a moment, and the fourth reads here and there in so much memory that little of it is ever in a cache that others use too.
 package work
 
 import (
@@ -19,7 +23,7 @@ const (
 	Integer       Kind = "integer"        // shifts and exclusive ors in registers
 	FloatingPoint Kind = "floating_point" // products and sums of matrices, 64 bit
 	Sorting       Kind = "sorting"        // comparisons and branches that nothing can foresee
-	Memory        Kind = "memory"         // reads that each wait for the one before, over half a MiB
+	Memory        Kind = "memory"         // reads that each wait for the one before, over 16 MiB
 )
 
 // Kinds lists all kinds.
@@ -80,9 +84,25 @@ func (w *Worker) integer() {
 	w.checksum += state
 }
 
-const side = 96
+const (
+	side     = 40 // three matrices are 38 KiB
+	products = 32
+)
 
 type matrix [side][side]float64
+
+func (c *matrix) multiply(a, b *matrix, round float64) {
+	for row := range a {
+		clear(c[row][:])
+		for inner := range a {
+			factor := a[row][inner] + round
+			for column := range c[row] {
+				// The conversion forbids to fuse product and sum, which some architectures do: one checksum for all.
+				c[row][column] += float64(factor * b[inner][column])
+			}
+		}
+	}
+}
 
 func (w *Worker) floatingPoint() func() {
 	a, b, c := new(matrix), new(matrix), new(matrix)
@@ -94,47 +114,38 @@ func (w *Worker) floatingPoint() func() {
 	}
 	round := 0.0
 	return func() {
-		round++
-		for row := range a {
-			clear(c[row][:])
-			for inner := range a {
-				factor := a[row][inner] + round
-				for column := range c[row] {
-					// The conversion forbids to fuse product and sum, which some architectures do: one checksum for all.
-					c[row][column] += float64(factor * b[inner][column])
-				}
-			}
+		for range products {
+			round++
+			c.multiply(a, b, round)
 		}
 		w.checksum += math.Float64bits(c[7][11])
 	}
 }
 
 func (w *Worker) sorting() func() {
-	numbers := make([]uint32, 1<<14)
+	numbers := make([]uint32, 1<<12) // 16 KiB
 	return func() {
-		for place := range numbers {
-			numbers[place] = uint32(w.next())
+		for range 5 {
+			for place := range numbers {
+				numbers[place] = uint32(w.next())
+			}
+			slices.Sort(numbers)
+			w.checksum += uint64(numbers[len(numbers)/2])
 		}
-		slices.Sort(numbers)
-		w.checksum += uint64(numbers[len(numbers)/2])
 	}
 }
 
 func (w *Worker) memory() func() {
-	// One cycle through all of it in random order (Sattolo), so that no read can be foreseen.
-	next := make([]uint32, 1<<17)
-	for place := range next {
-		next[place] = uint32(place)
+	values := make([]uint32, 1<<22) // 16 MiB
+	for place := range values {
+		values[place] = uint32(place)
 	}
-	for last := len(next) - 1; last > 0; last-- {
-		other := w.next() % uint64(last)
-		next[last], next[other] = next[other], next[last]
-	}
-	at := uint32(0)
+	at := w.random
 	return func() {
-		for range 100_000 {
-			at = next[at]
+		for range 8_000 {
+			// The constants of MMIX (Knuth, The Art of Computer Programming 2, 3.3.4); where to read next hangs on what was read.
+			at = at*6364136223846793005 + 1442695040888963407 + uint64(values[at>>42])
 		}
-		w.checksum += uint64(at)
+		w.checksum += at
 	}
 }

@@ -4,7 +4,7 @@ import "testing"
 
 // The same numbers on every architecture: they were first computed on amd64.
 var checksums = map[Kind]uint64{
-	Integer: 0x61bd8bf477f3bcd7, FloatingPoint: 0xc337308000000000, Sorting: 0x17f238923, Memory: 0x1686a,
+	Integer: 0x61bd8bf477f3bcd7, FloatingPoint: 0xc2c86d4000000000, Sorting: 0x783b48f2d, Memory: 0xe8debb479911a81a,
 }
 
 func TestTheChecksumSaysWhatWasDone(t *testing.T) {

@@ -15,8 +15,8 @@ that costs. `startup_cpu` is what creating the container takes under the pod's o
 work, `lead` the part of it that passes before the work begins (a container's first process is the runtime's, and its CPU counts).
 
 Speeds begin as the node's MHz over those of the reference CPU; emulation as measured for qemu-user and a WebAssembly runtime on one
-machine (integer 1.0; floating point 33 and 1.8; sorting 3.7 and 2.4). Of memory-bound work the factors 2.0 and 1.5, and all that is in
-`FleetPriors`, are assumptions. All of them give way to what is observed, the first outcomes most.
+machine (integer 1.0; floating point 33 and 1.8; sorting 3.7 and 2.4; memory 1.1 and 1.2). All that is in `FleetPriors` are assumptions.
+All of them give way to what is observed, the first outcomes most.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ __all__ = [
 ]
 
 EMULATION: Final[dict[str, dict[str, float]]] = {
-    "qemu": {"integer": 1.0, "floating_point": 33.0, "sorting": 3.7, "memory": 2.0},
-    "wasm": {"integer": 1.0, "floating_point": 1.8, "sorting": 2.4, "memory": 1.5},
+    "qemu": {"integer": 1.0, "floating_point": 33.0, "sorting": 3.7, "memory": 1.1},
+    "wasm": {"integer": 1.0, "floating_point": 1.8, "sorting": 2.4, "memory": 1.2},
 }
 """CPU time against native, by kind of work, before anything was observed."""
 

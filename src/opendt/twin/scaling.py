@@ -38,7 +38,7 @@ class ScaleFloors:
     """The least that a pod asks for, whatever the scale; a scale of 1 leaves even smaller requests as they are."""
 
     least_cpu_millicores: int = 10
-    least_memory_mib: int = 16
+    least_memory_mib: int = 32
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,9 +29,9 @@ def test_requests_are_never_rounded_up_to_a_core():
 
 def test_floors_are_told_and_keep_the_duration():
     tiny = scale_stage(stage(cpu_millicores=200, memory_mib=64, work=StageWork(cpu_seconds=2.0)), 100.0)
-    assert (tiny.cpu_millicores, tiny.memory_mib) == (10, 16)
+    assert (tiny.cpu_millicores, tiny.memory_mib) == (10, 32)
     assert tiny.cpu_seconds == pytest.approx(2.0 * 10 / 200)
-    assert tiny.notes == ("CPU is at its floor of 10 millicores, 1:20", "memory is at its floor of 16 MiB, 1:4")
+    assert tiny.notes == ("CPU is at its floor of 10 millicores, 1:20", "memory is at its floor of 32 MiB, 1:2")
     assert scale_stage(stage(cpu_millicores=5, memory_mib=8), 1.0).cpu_millicores == 5
 
 

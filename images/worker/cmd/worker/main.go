@@ -4,7 +4,8 @@
 //	worker calibrate
 //
 // S are seconds of the reference CPU: an amount of work, not a time (package work). M is the resident set to reach, all
-// included; what the program needs itself (about 4 MiB; 40 as WebAssembly) is its least. N divides S and M.
+// included; what the program needs itself (about 4 MiB, 40 as WebAssembly, and 16 for memory work) is its least.
+// N divides S and M.
 //
 // Exit codes: 0 done; 1 failed; 2 wrong command line; 143 asked to stop by SIGTERM, with a report of what was done.
 package main
