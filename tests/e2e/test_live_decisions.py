@@ -160,9 +160,9 @@ PLACES = (
     "opendt.verification.ledger:Ledger.record_topology_version",
     "opendt.orchestrator.actuator:TopologyFileActuator.apply",
     "opendt.orchestrator.actuator:TopologyFileActuator._write",
-    "opendt.orchestrator.controller:OpenDTOrchestrator._plan_decided",
-    "opendt.orchestrator.controller:OpenDTOrchestrator._apply_versions",
-    "opendt.orchestrator.controller:OpenDTOrchestrator._publish",
+    "opendt.orchestrator.in_force:InForce.plan_decided",
+    "opendt.orchestrator.in_force:InForce.apply",
+    "opendt.orchestrator.teller:Teller.publish",
     "opendt.orchestrator.version_store:VersionStore.keep",
 )
 SEEDS = range(24 if IS_SOAK else 5)

@@ -74,8 +74,8 @@ SEAMS = (
     ("opendt.verification.ledger:Ledger.record_window", "before", 1),
     ("opendt.verification.ledger:Ledger.record_window", "after", 1),
     ("opendt.verification.migrations.session:Session.drop", "before", 1),
-    ("opendt.orchestrator.controller:OpenDTOrchestrator._publish", "before", 9),
-    ("opendt.orchestrator.controller:OpenDTOrchestrator._publish", "after", 4),
+    ("opendt.orchestrator.teller:Teller.publish", "before", 9),
+    ("opendt.orchestrator.teller:Teller.publish", "after", 4),
     ("opendt.orchestrator.buffer:SimulationResultsBuffer._write", "after", 1),
     # How often a snapshot is taken depends on what it costs; the last one of a run always is.
     ("opendt.orchestrator.snapshots:SnapshotStore._put", "before", 1),

@@ -9,39 +9,31 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, get_args
 
 import orjson
 
-from opendt.formats.opendc_topology_writer import topology_json
-from opendt.model.base import Model
 from opendt.model.errors import InputError, LedgerError, shown
 from opendt.model.proposal import Proposal
 from opendt.optimization.plugins import modules_of_plugins
 from opendt.orchestrator import event_types as events
-from opendt.orchestrator.actuator import is_same
-from opendt.orchestrator.buffer import SimulationResultsBuffer, WindowSeries, series_columns
+from opendt.orchestrator.buffer import SimulationResultsBuffer
 from opendt.orchestrator.certificate_store import CertificateStore
 from opendt.orchestrator.cycle import Cycle, Turn
 from opendt.orchestrator.cycle import Settings as CycleSettings
 from opendt.orchestrator.decisions import Requests, human_proposal
-from opendt.orchestrator.environment import with_carbon, with_carbon_of
 from opendt.orchestrator.events import EventBus
-from opendt.orchestrator.factory import decision_settings, make_actuator, make_optimizers, reconnect
+from opendt.orchestrator.factory import decision_settings, make_optimizers, reconnect
+from opendt.orchestrator.in_force import InForce
 from opendt.orchestrator.intake import window_of
 from opendt.orchestrator.patience import Stopping
-from opendt.orchestrator.plan_of_versions import ANNOUNCED, DECIDED, VersionPlan, slo_plan, topology_plan
-from opendt.orchestrator.records import entry_of, events_of, proposals_of, result_of, topology_of
+from opendt.orchestrator.records import entry_of
 from opendt.orchestrator.settings_model import Mode
-from opendt.orchestrator.slo import default_slo, slo_file
 from opendt.orchestrator.snapshots import SnapshotStore
 from opendt.orchestrator.state import LiveState
-from opendt.orchestrator.topology import read_topology_version, topology_file
-from opendt.orchestrator.versions import FileWatchers, VersionedFile
-from opendt.telemetry.deadletter import encode_dead_letter
-from opendt.telemetry.messages import DEAD_LETTERS, PROPOSALS, RESULTS, SIM_TOPOLOGY, encode
+from opendt.orchestrator.teller import Teller
+from opendt.orchestrator.versions import FileWatchers
 from opendt.telemetry.source import Partition
 from opendt.telemetry.windows import WindowAssembler
 from opendt.verification.ledger_lease import LeaseGoneError
@@ -56,7 +48,6 @@ if TYPE_CHECKING:
     from opendt.model.slo import Slo
     from opendt.model.topology import Topology
     from opendt.orchestrator.settings_model import DatacenterSettings, Settings
-    from opendt.orchestrator.version_store import VersionStore
     from opendt.telemetry.source import Record, Sink
     from opendt.telemetry.windows import SettingChange, WindowInput
     from opendt.verification.ledger import Ledger
@@ -76,17 +67,6 @@ REQUESTS: Final = frozenset({PROPOSE, ACCEPT, REJECT})
 
 _EXCHANGE: Final = "llm_exchange"
 
-T = TypeVar("T", bound=Model)
-
-
-@dataclass(slots=True)
-class _Counts:
-    late: int = 0
-    duplicate: int = 0
-    dead: int = 0
-    energy_kwh: float = 0.0
-    strangers: int = 0
-
 
 @dataclass(slots=True)
 class _Progress:
@@ -94,7 +74,6 @@ class _Progress:
 
     recorded: int = -1  # last window in the ledger when we began
     index: int = -1  # last window that was turned
-    counts: _Counts = field(default_factory=_Counts)
 
 
 class OpenDTOrchestrator:
@@ -137,29 +116,14 @@ class OpenDTOrchestrator:
         self.bus = bus or EventBus()
         self.state = LiveState()
         self.cycle: Cycle | None = None
-        self.slo: Slo | None = None
-        self.topology: Topology | None = None
         self.mode: Mode = settings.mode
-        self._told_topology: int | None = None
         self._recorded_windows: Iterator[WindowRow] | None = None  # those that are derived again
         self._again: WindowRow | None = None
         self._is_whole = True  # not in the midst of a window, where the twin is ahead of what is recorded
         self._watchers = watchers or FileWatchers()
         self._stack = ExitStack()
         self._progress = _Progress()
-        self._topology_file = topology_file(
-            self.config.topology, settings.state_dir, self.datacenter, on_event=self.bus.publish
-        )
-        self._actuator = make_actuator(settings, self.config, self._topology_file.store)
-        self._unwritten: tuple[Topology, Topology] | None = None  # what the file is to say, and what it said before
-        self._told_trouble = ""
-        self._slo_file = slo_file(
-            self.config.slo, settings.state_dir, self.datacenter, window_s=settings.window_s, on_event=self.bus.publish
-        )
-        self._topologies = topology_plan(ledger, self.datacenter)
-        self._slos = slo_plan(ledger, self.datacenter)
         self._clock_s = clock_s
-        self._shown_versions: tuple[int | None, int | None] = (None, None)
         self._snapshot_due_s = -float("inf")
         self._snapshot_index = -1  # window of the last snapshot
         plugins = modules_of_plugins(settings.optimizers)
@@ -182,6 +146,20 @@ class OpenDTOrchestrator:
             is_durable=False,
             on_event=self.bus.publish,
         )
+        self._in_force = InForce(settings, self.config, ledger, self.bus)
+        self._teller = Teller(
+            self.datacenter, settings.window_ms, self._in_force, self.state, self.buffer, self.bus, sink
+        )
+
+    @property
+    def topology(self) -> Topology | None:
+        """As it is in the twin; None until it is known."""
+        return self._in_force.topology
+
+    @property
+    def slo(self) -> Slo | None:
+        """Objectives in force; None until they are known."""
+        return self._in_force.slo
 
     # -- beginning ---------------------------------------------------------------------------------------------------
 
@@ -211,8 +189,8 @@ class OpenDTOrchestrator:
         except LedgerError as error:
             self.bus.publish(events.LeaseRefused(datacenter=self.datacenter, holder=str(error)))
             raise
-        self.topology = self.load_initial_topology()
-        self.slo = self.load_initial_slo()
+        self.load_initial_topology()
+        self.load_initial_slo()
         last = self.ledger.last_window(self.datacenter)
         self._progress = _Progress(recorded=-1 if last is None else last.index)
         self._restore()
@@ -225,7 +203,7 @@ class OpenDTOrchestrator:
                 window=window,
             )
         )
-        self.state.update(self._in_force(window), status="running", cycle_count=window)
+        self.state.update(self._in_force.news(window), status="running", cycle_count=window)
 
     @property
     def is_catching_up(self) -> bool:
@@ -241,33 +219,23 @@ class OpenDTOrchestrator:
 
     def load_initial_topology(self) -> Topology | None:
         """Give the topology to begin with: the first version that was recorded, else that of the file, else None."""
-        found = self._topology_file.load_initial()
-        value, origin = (None, "") if found is None else (found.value, _name(found.origin))
-        self._unwritten = self._topologies.load(value, origin, self._was_in_file)
-        return self._topologies.first
-
-    def _was_in_file(self, topology: Topology) -> bool:
-        """Whether the file has said this at some time."""
-        store = self._topology_file.store
-        return any(is_same(_backup(store, number, self.config.topology), topology) for number in store.numbers())
+        return self._in_force.load_topology()
 
     def load_initial_slo(self) -> Slo | None:
         """Give the objectives to begin with: the first version that was recorded, else those of the file, else None."""
-        found = self._slo_file.load_initial()
-        self._slos.load(None if found is None else found.value, "" if found is None else _name(found.origin))
-        return self._slos.first
+        return self._in_force.load_slo()
 
     def start_topology_watcher(self) -> None:
         """Look out for edits of the topology file; they take effect with the next window."""
         if self.config.topology is not None:
-            self._watchers.add(self._topology_file)
-            self._stack.callback(self._watchers.remove, self._topology_file)
+            self._watchers.add(self._in_force.topology_file)
+            self._stack.callback(self._watchers.remove, self._in_force.topology_file)
 
     def start_slo_watcher(self) -> None:
         """Look out for edits of the objectives; they take effect with the next window."""
         if self.config.slo is not None:
-            self._watchers.add(self._slo_file)
-            self._stack.callback(self._watchers.remove, self._slo_file)
+            self._watchers.add(self._in_force.slo_file)
+            self._stack.callback(self._watchers.remove, self._in_force.slo_file)
 
     def _restore(self) -> None:
         if self._progress.recorded < 0:
@@ -282,11 +250,10 @@ class OpenDTOrchestrator:
         self.cycle = snapshot.state["cycle"]
         reconnect(self.cycle.decisions.optimizers, self.settings)
         self.assembler.restore(snapshot.state["assembler"])
-        self.topology = self._topologies.value_at(snapshot.index + 1)
-        self.slo = self._slos.value_at(snapshot.index + 1)
+        self._in_force.resume(snapshot.index + 1)
         self._progress.index = snapshot.index
-        self._progress.counts = snapshot.state["counts"]
-        self._show_counts()
+        self._teller.counts = snapshot.state["counts"]
+        self._teller.show_counts()
         self.mode = snapshot.state["mode"]
         for window in snapshot.state["results"]:
             self.buffer.append(window)
@@ -350,29 +317,34 @@ class OpenDTOrchestrator:
     def run_simulation(self, closed: WindowInput) -> Turn:
         """Turn the loop once: take the window, simulate, learn, score, propose, record, publish."""
         self._is_whole = False
-        self._plan_versions(closed)
+        is_new = closed.index > self._progress.recorded  # otherwise the ledger knows what follows from it
+        if is_new and self.cycle is not None:
+            self._in_force.plan(closed)
         cycle = self._cycle_of(closed)
         recorded = self._recorded(closed)
         requests = self._requests(closed, recorded)
-        is_moving = self._topologies.value_from(closed.index + 1) is not None and not self._is_decided(closed.index + 1)
-        turn = cycle.turn(window_of(closed, TICK_MS), requests, is_moving=is_moving)
+        next_index = closed.index + 1
+        turn = cycle.turn(window_of(closed, TICK_MS), requests, is_moving=self._in_force.is_moving(next_index))
+        topology_version, slo_version = self._in_force.versions(closed.index)
         entry = entry_of(
             closed,
             turn,
             cycle,
-            topology_version=self._topologies.number_at(closed.index),
-            slo_version=self._slos.number_at(closed.index),
+            topology_version=topology_version,
+            slo_version=slo_version,
             extra_events=self._exchanges(closed, cycle, recorded),
         )
         self._keep_inputs(turn)
-        is_new = self.ledger.record_window(entry)
+        was_added = self.ledger.record_window(entry)
         # Only now: what is decided again after a kill is what the ledger holds, whoever proposed it.
-        self._plan_decided(closed, turn)
-        self._apply_versions(closed, cycle)
+        is_next_new = next_index > self._progress.recorded
+        if is_next_new:
+            self._in_force.plan_decided(next_index, turn.candidates)
+        self._in_force.apply(closed, cycle, is_new=is_next_new)
         self._take_settings(closed)
         self._progress.index = closed.index
-        self._publish(closed, turn, is_new=is_new)
-        self._show(closed, turn, entry)
+        self._teller.publish(closed, turn, self.assembler.take_dead(), is_new=was_added)
+        self._teller.show(closed, turn, entry, cycle.decisions.trust.level)
         self._is_whole = True
         is_due = closed.index - self._snapshot_index >= self.settings.snapshot_every_windows
         if is_due and self._clock_s() >= self._snapshot_due_s:
@@ -382,64 +354,20 @@ class OpenDTOrchestrator:
     def _cycle_of(self, closed: WindowInput) -> Cycle:
         if self.cycle is not None:
             return self.cycle
-        if self.topology is None:
-            self.topology = self._topologies.begin_with(self._announced(closed), ANNOUNCED)
-        if self.slo is None:
-            self.slo = self._slos.begin_with(default_slo(self.topology, self.settings.window_s), "default")
+        topology, slo = self._in_force.begin(closed)
         self.cycle = Cycle(
-            self._with_carbon(self.topology),
-            self.slo,
+            self._in_force.with_carbon(topology),
+            slo,
             start_epoch_ms=closed.origin_ms,
             tick_ms=TICK_MS,
             settings=CycleSettings(
                 window_ms=self.settings.window_ms, futures=self.settings.futures, seed=self.settings.seed
             ),
             decisions=decision_settings(self.settings),
-            optimizers=make_optimizers(self.settings, self.topology),
+            optimizers=make_optimizers(self.settings, topology),
         )
         self.cycle.decisions.mode = self.mode
         return self.cycle
-
-    def _announced(self, closed: WindowInput) -> Topology:
-        """Topology that came on ``dc.topology``."""
-        if closed.topology is not None:
-            self._topology_file.offer(orjson.dumps(closed.topology.topology), ANNOUNCED)
-        found = self._topology_file.take()
-        if found is None:
-            raise InputError(
-                f"datacenter.{self.datacenter}.topology",
-                "no usable topology",
-                "a file, or a message on dc.topology before the first task",
-                "The twin cannot simulate what it does not know.",
-            )
-        return found.value
-
-    # -- versions of topology and objectives ---------------------------------------------------------------------------
-
-    def _plan_versions(self, closed: WindowInput) -> None:
-        """Settle what is in force from the next window on, before anything of this one is recorded."""
-        index = closed.index + 1
-        if closed.index <= self._progress.recorded or self.cycle is None:
-            return  # the ledger knows; an edit that came after this window was recorded is for the next
-        if closed.topology is not None:
-            self._topology_file.offer(orjson.dumps(closed.topology.topology), ANNOUNCED)
-        _plan(self._topologies, self._topology_file, index)
-        _plan(self._slos, self._slo_file, index)
-
-    def _plan_decided(self, closed: WindowInput, turn: Turn) -> None:
-        """Let the gate's decision take effect with the next window, as a version of the topology."""
-        if closed.index + 1 <= self._progress.recorded:
-            return  # the ledger knows
-        for one in turn.candidates:
-            source = f"{DECIDED}{one.proposal.id}"
-            is_new = self._topologies.source_from(closed.index + 1) != source
-            if is_new and one.topology is not None and self.topology is not None:
-                topology = with_carbon_of(one.topology, self.topology)
-                self._topologies.plan(closed.index + 1, topology, source)
-
-    def _is_decided(self, index: int) -> bool:
-        """Whether the version that a window begins with was decided here: when derived again it is decided again."""
-        return self._topologies.source_from(index).startswith(DECIDED)
 
     def _recorded(self, closed: WindowInput) -> WindowEntry | None:
         """The window as it was recorded when it was derived before, where somebody proposes who would not say the same again."""
@@ -481,53 +409,6 @@ class OpenDTOrchestrator:
             return [event for event in recorded.events if event.kind == _EXCHANGE]
         return [EventRow(_EXCHANGE, closed.end_ms, content) for content in said]
 
-    def _apply_versions(self, closed: WindowInput, cycle: Cycle) -> None:
-        """Let what is in force from the next window on take effect."""
-        index = closed.index + 1
-        slo = self._slos.value_from(index)
-        if slo is not None:
-            self.slo = slo
-            cycle.follow(slo)
-        topology = self._topologies.value_from(index)
-        if topology is None or self.topology is None:
-            self._act()
-            return
-        before = self.topology
-        try:
-            old, new = self._with_carbon(self.topology), self._with_carbon(topology)
-            applied = self._topologies.source_from(index).removeprefix(DECIDED) if self._is_decided(index) else ""
-            cycle.change(closed.end_ms - closed.origin_ms, old, new, applied=applied)
-            self.topology = topology
-            is_to_act = self._is_decided(index) and index > self._progress.recorded
-            self._unwritten = (topology, before) if is_to_act else None
-            self._act()
-        except InputError as error:
-            self.bus.publish(
-                events.TopologyRefused(
-                    datacenter=self.datacenter,
-                    file=self._topologies.source_from(index),
-                    reason=str(error),
-                    version=self._topologies.number_at(closed.index),
-                )
-            )
-
-    def _act(self) -> None:
-        """Let the topology file say what was decided; what cannot be written now is tried again with every window."""
-        if self._actuator is None or self._unwritten is None:
-            return
-        topology, before = self._unwritten
-        trouble = ""
-        try:
-            if not self._actuator.apply(topology, before):
-                trouble = "it was edited meanwhile and is left as it is; the edit takes effect with the next window"
-            self._unwritten = None
-        except OSError as error:
-            trouble = f"{error}; the twin has taken what was decided, the file has not, and it is tried again"
-        if trouble and trouble != self._told_trouble:
-            reason = f"{self.config.topology}: {trouble}"
-            self.bus.publish(events.ActuatorTrouble(datacenter=self.datacenter, reason=reason))
-        self._told_trouble = trouble
-
     def _take_settings(self, closed: WindowInput) -> None:
         """Take settings that came on ``sys.config``; they hold from the next window on."""
         for change in closed.settings:
@@ -556,11 +437,6 @@ class OpenDTOrchestrator:
             )
         )
 
-    def _with_carbon(self, topology: Topology) -> Topology:
-        """Use the carbon intensities beside the topology file where it names none, as `opendt demo` does."""
-        file = self.config.topology
-        return topology if file is None else with_carbon(topology, file.parent / "carbon.parquet")
-
     def _keep_inputs(self, turn: Turn) -> None:
         """Keep what this window's certificates rest on, before they are recorded."""
         for one in turn.candidates:
@@ -574,104 +450,6 @@ class OpenDTOrchestrator:
 
     # -- after a turn ---------------------------------------------------------------------------------------------------
 
-    def _publish(self, closed: WindowInput, turn: Turn, *, is_new: bool) -> None:
-        dead = self.assembler.take_dead()
-        if is_new:
-            for event in events_of(closed, turn):
-                self.bus.publish(event)
-            for letter in dead:
-                self.bus.publish(
-                    events.DeadLetter(
-                        datacenter=self.datacenter,
-                        time_ms=letter.timestamp_ms,
-                        topic=letter.topic,
-                        partition=letter.partition,
-                        offset=letter.offset,
-                        reason=letter.reason,
-                    )
-                )
-        for one in turn.confirmed:
-            observed = one.observed
-            names = [cluster.name for cluster in self.topology.clusters] if self.topology is not None else []
-            columns = series_columns(observed.series, names, origin_ms=closed.origin_ms)
-            columns["measured_w"] = one.measured_w
-            index = observed.end_ms // self.settings.window_ms - 1
-            origin_ms = closed.origin_ms
-            self.buffer.append(WindowSeries(index, observed.start_ms + origin_ms, observed.end_ms + origin_ms, columns))
-        if self.sink is None:
-            return
-        # What follows a snapshot is derived again after a kill: results are told at least once, known by their window.
-        self.sink.send(RESULTS, encode(result_of(closed, turn)), key=self.datacenter)
-        for proposal in proposals_of(closed, turn):
-            self.sink.send(PROPOSALS, encode(proposal), key=self.datacenter)
-        self._tell_topology(closed)
-        for letter in dead:
-            self.sink.send(DEAD_LETTERS, encode_dead_letter(letter), key=self.datacenter)
-
-    def _tell_topology(self, closed: WindowInput) -> None:
-        """Tell which topology is in force in the twin from the next window on, when that is news."""
-        version = self._topologies.number_at(closed.index + 1)
-        if self.sink is None or self.topology is None or version == self._told_topology:
-            return
-        self._told_topology = version
-        source = self._topologies.source_at(closed.index + 1)
-        self.sink.send(SIM_TOPOLOGY, encode(topology_of(closed, self.topology, version, source)), key=self.datacenter)
-
-    def _show_counts(self) -> None:
-        counts = self._progress.counts
-        self.state.update(
-            late_count=counts.late,
-            duplicate_count=counts.duplicate,
-            dead_letter_count=counts.dead,
-            energy_kwh=counts.energy_kwh,
-        )
-
-    def _show(self, closed: WindowInput, turn: Turn, entry: WindowEntry) -> None:
-        counts = self._progress.counts
-        counts.late += closed.counts.get("late", 0)
-        counts.duplicate += closed.counts.get("duplicate", 0)
-        counts.dead += closed.counts.get("dead", 0)
-        counts.energy_kwh += turn.metrics.energy_kwh or 0.0
-        counts.strangers += turn.strangers
-        self._show_counts()
-        watermark_ms = max((position.watermark_ms for position in closed.positions), default=closed.end_ms)
-        seen = turn.window.measured_w[turn.window.measured_w > 0]
-        changes: dict[str, Any] = {
-            "cycle_count": closed.index + 1,
-            "window_index": closed.index,
-            "window_end_ms": closed.end_ms,
-            "origin_ms": closed.origin_ms,
-            "watermark_ms": watermark_ms,
-            "lag_ms": watermark_ms - closed.end_ms,
-            "power_w": float(seen.mean()) if len(seen) else None,
-            "predicted_power_w": None if turn.metrics.mean_power_kw is None else turn.metrics.mean_power_kw * 1000.0,
-            "last_metrics": dict(entry.metrics),
-            "window_baseline_score": entry.score,
-            "topology_version": entry.topology_version,
-            "slo_version": entry.slo_version,
-        }
-        changes |= self._in_force(closed.index + 1)
-        if turn.candidates:
-            last = turn.candidates[0]
-            changes["last_proposal"] = last.proposal.model_dump(mode="json") | {"decision": asdict(last.decision)}
-        if self.cycle is not None:
-            changes["trust_level"] = self.cycle.decisions.trust.level
-        certified = [one for one in turn.candidates if one.certificate is not None and one.certificate.is_certified]
-        scores = [one.effect.score.changed for one in certified if one.effect is not None]
-        changes["window_best_score"] = min((score for score in scores if score is not None), default=None)
-        self.state.update(changes)
-
-    def _in_force(self, index: int) -> dict[str, Any]:
-        """Topology (without carbon traces) and objectives of a window, for the state; nothing when they are shown already."""
-        versions = (self._topologies.number_at(index), self._slos.number_at(index))
-        if versions == self._shown_versions or self.topology is None or self.slo is None:
-            return {}
-        self._shown_versions = versions
-        return {
-            "current_topology": topology_json(self.topology, {}),
-            "slo_targets": self.slo.model_dump(mode="json", exclude_none=True),
-        }
-
     def write_snapshot(self) -> None:
         """Take the state after the last window, so that a restart goes on from here; a thread writes it."""
         index = self._progress.index
@@ -683,7 +461,7 @@ class OpenDTOrchestrator:
         state = {
             "cycle": self.cycle,
             "assembler": self.assembler.state(),
-            "counts": self._progress.counts,
+            "counts": self._teller.counts,
             "mode": self.mode,
             "results": self.buffer.unwritten(),
         }
@@ -723,30 +501,9 @@ class OpenDTOrchestrator:
             )
 
 
-def _plan(plan: VersionPlan[T], file: VersionedFile[T], index: int) -> None:
-    missed, edited = plan.take_edit(), file.take()
-    if edited is not None:
-        plan.plan(index, edited.value, _name(edited.origin))
-    elif missed is not None:
-        plan.plan(index, *missed)
-
-
 def _proposal_of(document: DocumentRow) -> Proposal:
     content = {name: value for name, value in document.content.items() if name != "simulated_effect"}
     return Proposal.model_validate_json(orjson.dumps(content))
-
-
-def _backup(store: VersionStore, number: int, file: Path | None) -> Topology | None:
-    """Read a backup, unless it no longer validates."""
-    try:
-        return read_topology_version(store, number, file)
-    except InputError:
-        return None
-
-
-def _name(origin: str) -> str:
-    """Name a file without its folder: the ledger's export must not depend on where a file lies."""
-    return Path(origin).name
 
 
 def _section(settings: Settings, datacenter: str | None) -> DatacenterSettings:
