@@ -7,6 +7,7 @@ import io
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -217,6 +218,17 @@ def test_predictions_and_verdicts_are_found_by_kind_and_moment(ledger):
     found = ledger.verdicts("surf", kind="window", since_ms=entry(2).start_ms, until_ms=entry(4).start_ms)
     assert found == [entry(2).verdicts[0], entry(3).verdicts[0]]
     assert found[0].skill_ratio is None
+
+
+def test_a_tidy_ledger_has_everything_in_its_file(ledger, tmp_path):
+    ledger.record_event(EventRow("stopped", 6), "surf")
+    ledger.tidy()
+    if not ledger.is_file:
+        return  # nothing to tidy, and no harm
+    alone = tmp_path / "alone.sqlite"
+    alone.write_bytes(Path(ledger.place).read_bytes())  # without the log beside it
+    with Ledger.open(alone, read_only=True) as copy:
+        assert [row.event.kind for row in copy.events()] == ["stopped"]
 
 
 def test_a_ledger_is_opened_again_where_it_was(url):

@@ -77,6 +77,7 @@ def recording(ledger: Ledger, bus: EventBus) -> Iterator[None]:
                     ledger.record_events(rows, name)
                 except LedgerError as error:
                     log().warning("events are not kept", events=len(rows), reason=str(error))
+            ledger.tidy()
 
     thread = threading.Thread(target=write, name="fleet-events", daemon=True)
     thread.start()

@@ -173,6 +173,10 @@ class Ledger(LedgerReading):
             raise
         return cls(session, clock_ms, monotonic_s, sleep)
 
+    def tidy(self) -> None:
+        """Do now, beside whoever writes, what a later write would do and wait for; only SQLite has such work."""
+        self._session.tidy()
+
     def close(self) -> None:
         """Give back leases and connection."""
         self._session.close()

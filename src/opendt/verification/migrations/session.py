@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import sqlite3
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -192,6 +193,18 @@ class Session:
             assert driver is not None
             driver.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             self._durable = durable
+
+    def tidy(self) -> None:
+        """Move what SQLite's log holds into the file, by a connection of its own beside whoever writes.
+
+        Else one write in a hundred or so does it when the log is long enough, and whoever waits for that one waits for this, too.
+        """
+        if self.file is None:
+            return
+        with suppress(sqlite3.Error, DBAPIError), self._engine.connect() as connection:
+            driver = connection.connection.driver_connection
+            assert driver is not None
+            driver.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def drop(self) -> None:
         """Let go of the connection; the next transaction makes a new one."""
