@@ -67,6 +67,8 @@ class NodeState:
         Hardware: speed of a core, power at rest and at full load.
     is_ready, is_cordoned : bool
         Whether pods may come.
+    reserved_millicores : int
+        What the machine has beyond that: kept for the system, which does not take it from pods.
     cpu_usage_millicores, memory_usage_mib : Reading, optional
         What the metrics say, with its age.
     energy_j : Reading, optional
@@ -90,6 +92,7 @@ class NodeState:
     is_cordoned: bool = False
     labels: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
     taints: tuple[Taint, ...] = ()
+    reserved_millicores: int = 0
     cpu_usage_millicores: Reading | None = None
     memory_usage_mib: Reading | None = None
     energy_j: Reading | None = None

@@ -75,11 +75,11 @@ class NodeLoad:
         """What a reading tells of beyond all that asked: the system itself, pods without requests, pods that exceed theirs.
 
         Whoever was there at any time that the reading may speak of is taken to have used what they asked for: a mean over the
-        last minute knows nothing of who has just gone.
+        last minute knows nothing of who has just gone. The system is taken to have used what is reserved for it.
         """
         asked = sum(pod.cpu_millicores for pod in self.pods.values() if pod.scheduled_ms <= reading.time_ms)
         gone = sum(millicores for millicores, at_ms in self.left.values() if at_ms > reading.time_ms - _READ_OVER_MS)
-        return max(reading.value - asked - gone, 0.0)
+        return max(reading.value - asked - gone - self.node.reserved_millicores, 0.0)
 
     def device_free_millis(self) -> list[int]:
         """What each GPU has free, in thousandths.

@@ -34,6 +34,7 @@ def test_a_labelled_node_is_what_its_labels_say():
     assert problems == ()
     assert (node.cluster, node.name, node.arch) == ("phone-pan-1", "n1", "arm64")
     assert (node.cpu_millicores, node.memory_mib, node.max_pods) == (3900, 15625, 110)
+    assert node.reserved_millicores == 100
     assert (node.idle_w, node.max_w, node.core_speed_mhz) == (1.5, 6.0, 1800.0)
     assert (node.gpu, node.gpu_memory_mib, node.gpu_model) == (2, 15360, "T4")
     assert node.exec_formats == ("native", "wasm")

@@ -73,6 +73,12 @@ def test_who_has_just_gone_or_come_is_not_taken_for_the_system(how):
     assert times.finish_ms == 6000
 
 
+def test_the_system_takes_what_is_reserved_for_it_from_nobody():
+    busy = node("core", "core-1", reserved_millicores=500, cpu_usage_millicores=Reading(500.0, NOW_MS))
+    (times,) = SubTwin(FleetView(snapshot((busy,))), [("core", "core-1")]).run([simulated(("core", "core-1"), 4000)])
+    assert times.finish_ms == 6000
+
+
 def test_who_left_before_a_reading_explains_nothing_of_it():
     busy = node("core", "core-1", cpu_usage_millicores=Reading(2000.0, NOW_MS))
     one = pod("core", "core-1", phase="Succeeded", cpu_millicores=2000, finished_ms=NOW_MS - 90_000)
