@@ -8,7 +8,7 @@ package work
 // The reference CPU is a virtual core of an AMD EPYC of family 26, model 2 (Zen 5), 48 KiB L1d, 1 MiB L2, with Go 1.26.
 var unitsPerReferenceSecond = map[Kind]float64{
 	Integer:       1100,
-	FloatingPoint: 1390,
+	FloatingPoint: 1180,
 	Sorting:       1040,
 	Memory:        1150,
 }

@@ -6,7 +6,9 @@
 //
 // What a unit costs must not hang on what other programs leave in the caches that all share: a pod with a twentieth of a core
 // works 5 ms and then waits 95, in which they fill them. So three kinds of work fit into the first cache, which is full again in
-// a moment, and the fourth reads here and there in so much memory that little of it is ever in a cache that others use too.
+// a moment, and the fourth reads here and there in so much memory that little of it is ever in a cache that others use too. Nor
+// must it hang on who computes on the other thread of a core: whoever keeps all of a core busy gets half of it then, and whoever
+// waits for each result before the next step nearly all. So steps wait for each other.
 package work
 
 import (
@@ -21,7 +23,7 @@ type Kind string
 // The kinds of work.
 const (
 	Integer       Kind = "integer"        // shifts and exclusive ors in registers
-	FloatingPoint Kind = "floating_point" // products and sums of matrices, 64 bit
+	FloatingPoint Kind = "floating_point" // products and differences, 64 bit, each of which waits for the one before
 	Sorting       Kind = "sorting"        // comparisons and branches that nothing can foresee
 	Memory        Kind = "memory"         // reads that each wait for the one before, over 16 MiB
 )
@@ -84,41 +86,15 @@ func (w *Worker) integer() {
 	w.checksum += state
 }
 
-const (
-	side     = 40 // three matrices are 38 KiB
-	products = 32
-)
-
-type matrix [side][side]float64
-
-func (c *matrix) multiply(a, b *matrix, round float64) {
-	for row := range a {
-		clear(c[row][:])
-		for inner := range a {
-			factor := a[row][inner] + round
-			for column := range c[row] {
-				// The conversion forbids to fuse product and sum, which some architectures do: one checksum for all.
-				c[row][column] += float64(factor * b[inner][column])
-			}
-		}
-	}
-}
-
 func (w *Worker) floatingPoint() func() {
-	a, b, c := new(matrix), new(matrix), new(matrix)
-	for row := range a {
-		for column := range a[row] {
-			a[row][column] = float64(row)*0.5 + float64(column)
-			b[row][column] = float64(row) - float64(column)*0.25
-		}
-	}
-	round := 0.0
+	// The logistic map: it neither leaves (0, 1) nor settles.
+	x := 0.3
 	return func() {
-		for range products {
-			round++
-			c.multiply(a, b, round)
+		for range 220_000 {
+			// The conversions forbid to fuse product and difference, which some architectures do: one checksum for all.
+			x = float64(float64(3.99*x) * float64(1-x))
 		}
-		w.checksum += math.Float64bits(c[7][11])
+		w.checksum += math.Float64bits(x)
 	}
 }
 

@@ -4,7 +4,7 @@ import "testing"
 
 // The same numbers on every architecture: they were first computed on amd64.
 var checksums = map[Kind]uint64{
-	Integer: 0x61bd8bf477f3bcd7, FloatingPoint: 0xc2c86d4000000000, Sorting: 0x783b48f2d, Memory: 0xe8debb479911a81a,
+	Integer: 0x61bd8bf477f3bcd7, FloatingPoint: 0xbf4b39e97772bf98, Sorting: 0x783b48f2d, Memory: 0xe8debb479911a81a,
 }
 
 func TestTheChecksumSaysWhatWasDone(t *testing.T) {
