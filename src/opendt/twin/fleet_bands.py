@@ -4,15 +4,15 @@ As `opendt.twin.bands` does for power, with one difference: plans come one at a 
 its plan ends. The score of an outcome is log(observed / predicted) over the spread that was predicted of it, and the band is made
 of the recent scores' quantiles:
 
-- recent scores count more: the weight halves every `half_life` outcomes (Barber, Candès, Ramdas, Tibshirani, Annals of
-  Statistics 51, 2023);
+- recent scores count more: the weight halves every `half_life` outcomes, and the outcome that is to come has a weight, too
+  (Barber, Candès, Ramdas, Tibshirani, Annals of Statistics 51, 2023): without it bands cover less than they say;
 - the nominal level of each side moves with its misses (Gibbs, Candès, NeurIPS 2021), within bounds;
 - Gaussian scores that weigh as much as `prior` outcomes stand in until there are some.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from math import exp, isfinite, log
 from statistics import NormalDist
 from typing import Any, Final
@@ -54,7 +54,7 @@ class RatioBand:
 
     def interval(self, value: float, spread: float) -> tuple[float, float]:
         """Band around a predicted value whose logarithm is thought to deviate by `spread`; it always holds the value."""
-        low, high = self._quantile(self._levels[0]), self._quantile(1.0 - self._levels[1])
+        low, high = self._bounds()
         return value * exp(spread * min(low, 0.0)), value * exp(spread * max(high, 0.0))
 
     def exceedance(self, limit: float, value: float, spread: float) -> float:
@@ -102,9 +102,27 @@ class RatioBand:
             self._sorted = [score for score, _ in pairs], mass
         return self._sorted
 
-    def _quantile(self, level: float) -> float:
+    def _bounds(self) -> tuple[float, float]:
+        """Scores between which the next one lies, but for the levels' shares of misses."""
+        whole = self._table()[1][-1] + 1.0
+        return self._at(self._levels[0] * whole), self._at((1.0 - self._levels[1]) * whole)
+
+    def _at(self, place: float) -> float:
+        """Score at a place among all and the one to come, between those on either side of it.
+
+        A score stands in the middle of its weight, and the one to come, which weighs 1, half below and half above all of them: of
+        equal weights the k-th of n stands at k of n + 1, below which the next one lies with probability k / (n + 1).
+        """
         scores, mass = self._table()
-        return scores[min(bisect_right(mass, level * mass[-1]), len(scores) - 1)]
+        above = bisect_left(range(len(scores)), place, key=lambda i: self._middle(mass, i))
+        if above == 0 or above == len(scores):
+            return scores[min(above, len(scores) - 1)]
+        before, after = self._middle(mass, above - 1), self._middle(mass, above)
+        return scores[above - 1] + (place - before) / (after - before) * (scores[above] - scores[above - 1])
+
+    @staticmethod
+    def _middle(mass: list[float], place: int) -> float:
+        return 0.5 * ((mass[place - 1] if place else 0.0) + mass[place]) + 0.5
 
     def state(self) -> dict[str, Any]:
         """Everything that was learned, as plain data."""

@@ -286,6 +286,19 @@ def test_bands_cover_what_they_say_when_errors_change():
     assert 0.86 <= np.mean(inside[1200:]) <= 0.93
 
 
+def test_bands_cover_what_they_say_though_they_remember_little():
+    rng = np.random.default_rng(4)
+    band = RatioBand(0.9, prior=1.0, step=0.0)  # nothing else to make up for it
+    under_way, inside = [], []
+    for outcome in 100.0 * np.exp(0.1 * rng.standard_t(4, size=4000)):
+        under_way.append((outcome, *band.interval(100.0, 0.05)))
+        if len(under_way) > 8:  # plans overlap
+            seen, lower, upper = under_way.pop(0)
+            inside.append(lower <= seen <= upper)
+            band.settle(seen, 100.0, 0.05, lower, upper)
+    assert 0.89 <= np.mean(inside[100:]) <= 0.92
+
+
 # Futures.
 
 
