@@ -61,14 +61,14 @@ class NodeState:
         `native` and those that it can emulate.
     cpu_millicores, memory_mib, gpu, gpu_memory_mib : int
         What it can give (allocatable), `gpu` in devices.
+    reserved_millicores : int
+        What the machine has beyond that: kept for the system, which does not take it from pods.
     core_speed_ratio : float
         Speed of a core against the reference CPU, from ``dt.hardware.mhz``.
     core_speed_mhz, idle_w, max_w : float
         Hardware: speed of a core, power at rest and at full load.
     is_ready, is_cordoned : bool
         Whether pods may come.
-    reserved_millicores : int
-        What the machine has beyond that: kept for the system, which does not take it from pods.
     cpu_usage_millicores, memory_usage_mib : Reading, optional
         What the metrics say, with its age.
     energy_j : Reading, optional

@@ -58,7 +58,7 @@ class RatioBand:
         return value * exp(spread * min(low, 0.0)), value * exp(spread * max(high, 0.0))
 
     def exceedance(self, limit: float, value: float, spread: float) -> float:
-        """Give the probability that the outcome is above a limit."""
+        """Give the probability that the outcome is above a limit, by what was seen alone: an estimate, where a band has to hold."""
         if limit <= 0 or value <= 0:
             return 1.0 if value > limit else 0.0
         scores, mass = self._table()

@@ -23,6 +23,7 @@ from opendt._engine import Simulation as Engine
 from opendt._engine import Workload as EngineWorkload
 from opendt.model.errors import ModelError
 from opendt.model.options import ComputeFilter, FilterAllocation, Options, RamFilter, VCpuFilter
+from opendt.twin.fleet_view import FRESH_MS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,7 +38,6 @@ FOREVER_MS: Final = 10 * 24 * 3_600_000
 _ACCEPTED_MS: Final = 2
 """When plans are accepted in a twin's time: after its pods are there, and after its base has come to rest at 1 ms."""
 _MIB_PER_MB: Final = 1e6 / 2**20
-_FRESH_MS: Final = 60_000
 _WAITING: Final = "waiting room"
 _RUNNING: Final = frozenset({"Running", "Unknown"})
 
@@ -350,7 +350,7 @@ def _use(load: NodeLoad, now_ms: int) -> tuple[float, float]:
     Without a fresh reading pods are taken to use what they asked for, and so they are when one has started since.
     """
     reading = load.node.cpu_usage_millicores
-    if reading is None or now_ms - reading.time_ms > _FRESH_MS:
+    if reading is None or now_ms - reading.time_ms > FRESH_MS:
         return 1.0, 0.0
     surplus = load.unasked_millicores(reading)
     if any(pod.started_ms > reading.time_ms or pod.started_ms < 0 for pod in load.pods.values()):

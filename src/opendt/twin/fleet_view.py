@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     from opendt.model.fleet import ClusterState, FleetSnapshot, NodeState, PodState, Reading
     from opendt.twin.state import FleetState
 
-__all__ = ["DEVICE_MILLIS", "FleetView", "Hold", "NodeKey", "NodeLoad", "give_devices"]
+__all__ = ["DEVICE_MILLIS", "FRESH_MS", "FleetView", "Hold", "NodeKey", "NodeLoad", "give_devices"]
 
 NodeKey = tuple[str, str]
 """Cluster and name."""
 PodKey = tuple[str, str, str]
 
 DEVICE_MILLIS: Final = 1000
+FRESH_MS: Final = 60_000
+"""Readings that are older say nothing of now."""
 _READ_OVER_MS: Final = 60_000
 """Readings are means over some time before them, of which nobody says how long: over no more than this."""
 _OVER: Final = frozenset({"Succeeded", "Failed"})
@@ -44,7 +46,8 @@ class Hold:
 class NodeLoad:
     """A node with what is on it; `cpu_millicores` and `memory_mib` are what is asked for in all, `count` how many pods.
 
-    `left` are millicores of pods that have gone, and when, ms since the epoch, as long as a reading may still tell of them.
+    `left` are millicores of pods that have gone, with when they came and went (ms since the epoch), as long as a reading may tell
+    of them.
     """
 
     node: NodeState
@@ -52,7 +55,7 @@ class NodeLoad:
     holds: dict[tuple[str, str], Hold] = field(default_factory=dict)
     cpu_millicores: int = 0
     memory_mib: int = 0
-    left: dict[PodKey, tuple[int, int]] = field(default_factory=dict)
+    left: dict[PodKey, tuple[int, int, int]] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -64,12 +67,11 @@ class NodeLoad:
         self.cpu_millicores += cpu_millicores
         self.memory_mib += memory_mib
 
-    def leave(self, key: PodKey, cpu_millicores: int, at_ms: int, now_ms: int) -> None:
+    def leave(self, pod: PodState, at_ms: int, now_ms: int) -> None:
         """Take note that a pod has gone."""
-        reading = self.node.cpu_usage_millicores
-        since_ms = (now_ms if reading is None else min(reading.time_ms, now_ms)) - _READ_OVER_MS
-        self.left[key] = cpu_millicores, at_ms
-        self.left = {key: one for key, one in self.left.items() if one[1] > since_ms}
+        self.left[pod.cluster, pod.namespace, pod.name] = pod.cpu_millicores, pod.scheduled_ms, at_ms
+        since_ms = now_ms - FRESH_MS - _READ_OVER_MS  # older readings are not believed
+        self.left = {key: one for key, one in self.left.items() if one[2] > since_ms}
 
     def unasked_millicores(self, reading: Reading) -> float:
         """What a reading tells of beyond all that asked: the system itself, pods without requests, pods that exceed theirs.
@@ -78,7 +80,11 @@ class NodeLoad:
         last minute knows nothing of who has just gone. The system is taken to have used what is reserved for it.
         """
         asked = sum(pod.cpu_millicores for pod in self.pods.values() if pod.scheduled_ms <= reading.time_ms)
-        gone = sum(millicores for millicores, at_ms in self.left.values() if at_ms > reading.time_ms - _READ_OVER_MS)
+        gone = sum(
+            millicores
+            for millicores, came_ms, went_ms in self.left.values()
+            if came_ms <= reading.time_ms and went_ms > reading.time_ms - _READ_OVER_MS
+        )
         return max(reading.value - asked - gone - self.node.reserved_millicores, 0.0)
 
     def device_free_millis(self) -> list[int]:
@@ -199,7 +205,7 @@ class FleetView:
                 if pod is not None and pod.node:
                     touched[pod.cluster, pod.node] = None
             if before is not None:
-                self._take_out(before, is_gone=after is None or after.node != before.node)
+                self._take_out(before, is_gone=after is None or after.node != before.node or _ended_ms(after) is None)
             if after is not None:
                 hold = self._put(after)
                 if hold is not None:
@@ -261,9 +267,9 @@ class FleetView:
         load = self.loads.get((pod.cluster, pod.node))
         key = (pod.cluster, pod.namespace, pod.name)
         if pod.phase in _OVER:
-            if load is not None:
-                at_ms = max(pod.finished_ms, pod.container_finished_ms)
-                load.leave(key, pod.cpu_millicores, at_ms, self.snapshot.time_ms)
+            ended_ms = _ended_ms(pod)
+            if load is not None and ended_ms is not None:
+                load.leave(pod, ended_ms, self.snapshot.time_ms)
         elif pod.node:
             if load is None:  # its node is told of later, or is gone
                 self._orphans.setdefault((pod.cluster, pod.node), {})[key] = pod
@@ -282,7 +288,7 @@ class FleetView:
             if known is not None:
                 load.add(-known.cpu_millicores, -known.memory_mib)
                 if is_gone:
-                    load.leave(key, known.cpu_millicores, self.snapshot.time_ms, self.snapshot.time_ms)
+                    load.leave(known, self.snapshot.time_ms, self.snapshot.time_ms)
 
     def _hold(self, hold: Hold) -> None:
         self._holds[hold.plan_id, hold.stage_id] = hold
@@ -304,6 +310,12 @@ class FleetView:
         load = self.loads.get((hold.cluster, hold.node))
         if load is not None and load.holds.pop((hold.plan_id, hold.stage_id), None) is not None:
             load.add(-hold.cpu_millicores, -hold.memory_mib)
+
+
+def _ended_ms(pod: PodState) -> int | None:
+    """When a pod ended; None where it is over and nobody says since when, -1 where it is not over."""
+    ended_ms = max(pod.finished_ms, pod.container_finished_ms)
+    return None if pod.phase in _OVER and ended_ms < 0 else ended_ms
 
 
 def _offer(node: NodeState) -> tuple[object, ...]:

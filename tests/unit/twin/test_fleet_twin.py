@@ -73,6 +73,31 @@ def test_who_has_just_gone_or_come_is_not_taken_for_the_system(how):
     assert times.finish_ms == 6000
 
 
+@pytest.mark.parametrize(
+    ("came_ms", "ended_ms", "finish_ms"),
+    [(-30_000, -1, 6000), (5_000, 10_000, 11_000)],
+    ids=["nobody says when it ended", "it came after the reading"],
+)
+def test_only_who_may_be_in_a_reading_explains_it(came_ms, ended_ms, finish_ms):
+    busy = node("core", "core-1", cpu_usage_millicores=Reading(2000.0, NOW_MS - 20_000))
+    one = pod("core", "core-1", cpu_millicores=2000, scheduled_ms=NOW_MS - 20_000 + came_ms, started_ms=-1)
+    over = replace(one, phase="Failed", finished_ms=-1 if ended_ms < 0 else NOW_MS - 20_000 + ended_ms)
+    view = FleetView(snapshot((busy,), (one,)))
+    view.apply(snapshot((busy,), (over,)), pods=[(one, over)])
+    (times,) = SubTwin(view, [("core", "core-1")]).run([simulated(("core", "core-1"), 4000)])
+    assert times.finish_ms == pytest.approx(finish_ms, abs=3)
+
+
+def test_what_left_is_forgotten_though_no_readings_come():
+    view = FleetView(snapshot((node("core", "core-1", cpu_usage_millicores=Reading(10.0, 0)),)))
+    for number in range(200):
+        one = pod("core", "core-1", f"p{number}")
+        now = replace(view.snapshot, time_ms=NOW_MS + 10_000 * number)
+        view.apply(now, pods=[(None, one)])
+        view.apply(now, pods=[(one, None)])
+    assert len(view.loads["core", "core-1"].left) <= 13
+
+
 def test_the_system_takes_what_is_reserved_for_it_from_nobody():
     busy = node("core", "core-1", reserved_millicores=500, cpu_usage_millicores=Reading(500.0, NOW_MS))
     (times,) = SubTwin(FleetView(snapshot((busy,))), [("core", "core-1")]).run([simulated(("core", "core-1"), 4000)])
