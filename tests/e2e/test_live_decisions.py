@@ -177,7 +177,7 @@ def test_kills_around_a_decision_change_nothing(undisturbed, week, tmp_path, see
     hits = 0
     for kill in range(3):
         place = random.choice(PLACES) if kill else PLACES[0]  # a rare place may not be reached
-        rare = not place.endswith(("record_window", "_plan_decided", "_apply_versions", "_publish"))
+        rare = not place.endswith(("record_window", "plan_decided", "InForce.apply", "Teller.publish"))
         number = random.randint(1, 2) if rare else max(1, undisturbed.window - one.window() + random.randint(-1, 2))
         words = [sys.executable, killed_at.__file__, place, random.choice(("before", "after")), str(number)]
         with one.started("--drain", launcher=words) as process:

@@ -1,8 +1,8 @@
 """Rules, a search and a language model (recorded, over a real local HTTP server) decide in a live system that is killed again and again:
 the ledger, what was told, and the topology file are those of an undisturbed run.
 
-CI kills three times over a quarter of a day that never was; ``make soak`` twenty times over the SURF week, where it is to be had
-(SURF_HOURS=N: over its first hours only).
+CI kills three times over a quarter of a day that never was; ``make soak`` twenty times over the SURF week, where it is to be had,
+in 12 minutes on two cores (SURF_HOURS=N: over its first hours only).
 """
 
 from __future__ import annotations
