@@ -23,7 +23,7 @@ type Kind string
 // The kinds of work.
 const (
 	Integer       Kind = "integer"        // shifts and exclusive ors in registers
-	FloatingPoint Kind = "floating_point" // products and differences, 64 bit, each of which waits for the one before
+	FloatingPoint Kind = "floating_point" // products and differences, 64 bit, in steps that wait for the one before
 	Sorting       Kind = "sorting"        // comparisons and branches that nothing can foresee
 	Memory        Kind = "memory"         // reads that each wait for the one before, over 16 MiB
 )
