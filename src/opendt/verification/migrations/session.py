@@ -199,7 +199,7 @@ class Session:
 
         Else one write in a hundred or so does it when the log is long enough, and whoever waits for that one waits for this, too.
         """
-        if self.file is None:
+        if self.file is None or self._read_only:
             return
         with suppress(sqlite3.Error, DBAPIError), self._engine.connect() as connection:
             driver = connection.connection.driver_connection
