@@ -12,7 +12,7 @@ as long. What is divided, and how (all of it exact rational arithmetic, rounded 
 
 Limits equal requests. The floor of CPU is the kernel's: it refuses quotas below 1 ms per period of 100 ms, which is 10
 millicores, and the kubelet raises smaller ones to that without saying so. The floor of memory is what a container runtime and the
-worker need before they do anything.
+worker need before they do anything, natively; as WebAssembly it needs 60 MiB.
 """
 
 from __future__ import annotations
