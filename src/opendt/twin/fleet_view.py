@@ -205,7 +205,7 @@ class FleetView:
                 if pod is not None and pod.node:
                     touched[pod.cluster, pod.node] = None
             if before is not None:
-                self._take_out(before, is_gone=after is None or after.node != before.node or _ended_ms(after) is None)
+                self._take_out(before, is_gone=_is_gone_now(before, after))
             if after is not None:
                 hold = self._put(after)
                 if hold is not None:
@@ -267,9 +267,8 @@ class FleetView:
         load = self.loads.get((pod.cluster, pod.node))
         key = (pod.cluster, pod.namespace, pod.name)
         if pod.phase in _OVER:
-            ended_ms = _ended_ms(pod)
-            if load is not None and ended_ms is not None:
-                load.leave(pod, ended_ms, self.snapshot.time_ms)
+            if load is not None and _ended_ms(pod) >= 0:
+                load.leave(pod, _ended_ms(pod), self.snapshot.time_ms)
         elif pod.node:
             if load is None:  # its node is told of later, or is gone
                 self._orphans.setdefault((pod.cluster, pod.node), {})[key] = pod
@@ -312,10 +311,16 @@ class FleetView:
             load.add(-hold.cpu_millicores, -hold.memory_mib)
 
 
-def _ended_ms(pod: PodState) -> int | None:
-    """When a pod ended; None where it is over and nobody says since when, -1 where it is not over."""
-    ended_ms = max(pod.finished_ms, pod.container_finished_ms)
-    return None if pod.phase in _OVER and ended_ms < 0 else ended_ms
+def _ended_ms(pod: PodState) -> int:
+    """When a pod ended; -1 where nobody says."""
+    return max(pod.finished_ms, pod.container_finished_ms)
+
+
+def _is_gone_now(before: PodState, after: PodState | None) -> bool:
+    """Whether a pod has left its node, and nobody says since when but that it is seen now."""
+    if after is None or after.node != before.node:
+        return True
+    return after.phase in _OVER and _ended_ms(after) < 0
 
 
 def _offer(node: NodeState) -> tuple[object, ...]:
