@@ -117,6 +117,12 @@ def _rebuild(kind: type[InputError], file: str, place: str, found: str, expected
     return kind(place, found, expected, hint, file=file)
 
 
+def wanted(message: str) -> str:
+    """Turn pydantic's wording into the end of "expected …"."""
+    message = message.removeprefix("Input should be ").removeprefix("Value error, ")
+    return {"Field required": "this key", "Extra inputs are not permitted": "only known keys"}.get(message, message)
+
+
 def shown(value: object) -> str:
     """Show a value in an error message, shortened to a line.
 

@@ -28,7 +28,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from opendt.model.base import Model, NonNegative, Positive, Ratio
-from opendt.model.errors import FormatError, shown
+from opendt.model.errors import FormatError, shown, wanted
 
 __all__ = [
     "CarbonTarget",
@@ -263,7 +263,7 @@ def read_slo(path: Path | str) -> Slo:
         found = "no such key" if first["type"] == "missing" else shown(first["input"])
         if first["type"] == "json_invalid":
             place, found = "", "broken JSON"
-        raise FormatError(path, place, found, _sentence(first["msg"]), hint) from error
+        raise FormatError(path, place, found, wanted(first["msg"]), hint) from error
 
 
 def slo_schema() -> dict[str, Any]:
@@ -301,9 +301,3 @@ def _check_budget(budget: ErrorBudget, values: Mapping[str, Any]) -> None:
         raise ValueError(f"period_s of {place} to be several whole slices of {slice_s} s, not {budget.period_s} s")
     if budget.period_s // slice_s > _MOST_SLICES:
         raise ValueError(f"period_s of {place} to have at most {_MOST_SLICES} slices; make slice_s longer")
-
-
-def _sentence(message: str) -> str:
-    """Turn pydantic's wording into the end of "expected …"."""
-    message = message.removeprefix("Input should be ").removeprefix("Value error, ")
-    return {"Field required": "this key", "Extra inputs are not permitted": "only known keys"}.get(message, message)

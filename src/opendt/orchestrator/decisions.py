@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from pydantic import Field, TypeAdapter, ValidationError
 
 from opendt.model.change import Change
-from opendt.model.errors import InputError, shown
+from opendt.model.errors import InputError, shown, wanted
 from opendt.model.mode import Mode, rank
 from opendt.model.proposal import Proposal
 from opendt.optimization.base import Context
@@ -423,7 +423,7 @@ def human_proposal(patch: Any, time_ms: int) -> Proposal:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"changes.{place}", shown(first.get("input")), first["msg"]) from None
+        raise InputError(f"changes.{place}", shown(first.get("input")), wanted(first["msg"])) from None
     reason = patch.get("reason") or "by hand"
     if not isinstance(reason, str) or len(reason) > _LONGEST_REASON:
         raise InputError("reason", shown(reason), f"text of at most {_LONGEST_REASON:,} characters")

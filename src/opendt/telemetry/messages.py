@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 from pydantic import BaseModel, ValidationError
 
-from opendt.model.errors import MessageError, shown
+from opendt.model.errors import MessageError, shown, wanted
 from opendt.telemetry import message_models as models
 from opendt.telemetry.message_columns import FragmentRows, batch_rows, object_rows, parts_rows, task_fragments
 
@@ -347,13 +347,7 @@ def _checked(topic: str, model: type[BaseModel], document: dict[str, Any]) -> An
         place = ".".join(str(part) for part in first["loc"] if part not in ("constrained-int", "constrained-str"))
         place = place.removesuffix(".int").removesuffix(".str")
         found = "no such key" if first["type"] == "missing" else shown(first["input"])
-        raise MessageError(place, found, _sentence(first["msg"]), file=topic) from None
-
-
-def _sentence(message: str) -> str:
-    """Turn pydantic's wording into the end of "expected …"."""
-    message = message.removeprefix("Input should be ").removeprefix("Value error, ")
-    return {"Field required": "this key", "Extra inputs are not permitted": "only known keys"}.get(message, message)
+        raise MessageError(place, found, wanted(first["msg"]), file=topic) from None
 
 
 def encode(message: BaseModel) -> bytes:
