@@ -20,7 +20,7 @@ from opendt.model.plan import (
     TimeShare,
 )
 from opendt.orchestrator.events import EventBus, Notice
-from opendt.orchestrator.fleet import FleetService
+from opendt.orchestrator.fleet import FleetService, ServiceSettings
 from opendt.orchestrator.fleet_actions import FleetActions
 from opendt.orchestrator.fleet_book import PlanBook
 from opendt.orchestrator.fleet_keeper import FleetKeeper, KeeperSettings
@@ -273,7 +273,7 @@ class SmallFleet:
             self.bus,
             self.clock_ms,
             actions,
-            may_act=may_act,
+            settings=ServiceSettings(may_act=may_act),
         )
         if state is None:
             for cluster in ("a", "b"):

@@ -8,8 +8,8 @@ advice.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from opendt.model.errors import InputError, OpenDTError
 from opendt.model.fleet import Reading
@@ -17,6 +17,8 @@ from opendt.model.fleet_observation import ChaosObservation, FleetObservation, N
 from opendt.model.plan import Infeasible, Plan, PlanObservation, PlanVerdict
 from opendt.orchestrator import fleet_events as events
 from opendt.orchestrator.fleet_book import PlanBook, StoredPlan, job_hash, plan_id_of
+from opendt.orchestrator.fleet_news import PlanNews
+from opendt.twin.scaling import DEFAULT_SCALE
 from opendt.twin.state import FleetUpdate, Readings
 from opendt.verification.verify import Tolerances, verify_plan
 
@@ -35,9 +37,16 @@ if TYPE_CHECKING:
     from opendt.orchestrator.fleet_ports import Placed, Planner, StartEstimate
     from opendt.twin.state import FleetState
 
-__all__ = ["FleetService", "InfeasibleJob", "JobConflict", "NotLeading", "PlanRecord", "UnknownPlan", "may_act"]
-
-_EVENTS: Final = 10_000
+__all__ = [
+    "FleetService",
+    "InfeasibleJob",
+    "JobConflict",
+    "NotLeading",
+    "PlanRecord",
+    "ServiceSettings",
+    "UnknownPlan",
+    "may_act",
+]
 
 
 class InfeasibleJob(OpenDTError):  # noqa: N818 - said of a job, not of a program
@@ -72,6 +81,28 @@ class PlanRecord:
     verdict: PlanVerdict | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceSettings:
+    """How a fleet's service answers.
+
+    Parameters
+    ----------
+    strategy : str
+        Policy, where a request names none.
+    scale : float
+        By how much requests and work are divided, where a job does not say.
+    may_act : bool
+        Whether the environment and the mode let a person's plan be acted on.
+    tolerances : Tolerances
+        Of verdicts.
+    """
+
+    strategy: str = "greedy"
+    scale: float = DEFAULT_SCALE
+    may_act: bool = False
+    tolerances: Tolerances = field(default_factory=Tolerances)
+
+
 class FleetService:
     """Places jobs, has plans carried out, and says what became of them. Any thread may call it.
 
@@ -93,14 +124,8 @@ class FleetService:
         Clock of the clusters, ms since the epoch.
     actions : FleetActions
         Does what people ask for.
-    strategy : str
-        Policy, where a request names none.
-    scale : float
-        By how much requests and work are divided, where a job does not say.
-    may_act : bool
-        Whether the environment and the mode let a person's plan be acted on.
-    tolerances : Tolerances
-        Of verdicts.
+    settings : ServiceSettings, optional
+        The defaults unless given.
     leader : callable
         Name of the process that leads when it is another one, else empty.
     wake : callable, optional
@@ -118,10 +143,7 @@ class FleetService:
         clock_ms: Callable[[], int],
         actions: FleetActions,
         *,
-        strategy: str = "greedy",
-        scale: float = 100.0,
-        may_act: bool = False,
-        tolerances: Tolerances | None = None,
+        settings: ServiceSettings | None = None,
         leader: Callable[[], str] = lambda: "",
         wake: Callable[[], object] | None = None,
     ) -> None:
@@ -133,16 +155,12 @@ class FleetService:
         self._bus = bus
         self._clock_ms = clock_ms
         self._actions = actions
-        self._strategy = strategy
-        self._scale = scale
-        self._may_act = may_act
-        self._tolerances = tolerances or Tolerances()
+        self._settings = settings or ServiceSettings()
         self._leader = leader
         self._wake = wake or keeper.step
         self._planning = threading.Lock()
-        self._told: dict[str, list[Notice]] = {}
-        self._telling = threading.Condition()
-        bus.subscribe(self._hear)
+        self._news = PlanNews()
+        bus.subscribe(self._news.hear)
 
     def resume(self) -> int:
         """Follow the plans that are in the ledger, and no others; gives their number. Call it once the fleet has been seen."""
@@ -167,7 +185,7 @@ class FleetService:
     @property
     def is_acting(self) -> bool:
         """Whether plans are carried out, by this process."""
-        return self._may_act and not self._leader()
+        return self._settings.may_act and not self._leader()
 
     @property
     def strategies(self) -> tuple[str, ...]:
@@ -177,7 +195,7 @@ class FleetService:
     @property
     def strategy(self) -> str:
         """Policy, where a request names none."""
-        return self._strategy
+        return self._settings.strategy
 
     def act(self, request: SetSchedulable | Evict | Scale | Migrate, *, dry_run: bool = False) -> ActionReport:
         """Do what a person asks for; raises as `FleetActions.act`, and `NotLeading` when another process leads."""
@@ -235,7 +253,7 @@ class FleetService:
         dry_run: bool,
     ) -> list[Plan | Infeasible]:
         self._check(jobs, strategy, dry_run=dry_run)
-        chosen = strategy or self._strategy
+        chosen = strategy or self._settings.strategy
         found: list[Plan | Infeasible] = []
         fresh: dict[str, tuple[Plan, Job]] = {}
         is_kept = False
@@ -251,8 +269,8 @@ class FleetService:
                         fresh[job.id] = (placed, job)
                     found.append(placed)
                 if fresh and not dry_run:
-                    self._book.store(list(fresh.values()), is_acting=self._may_act)
-                    is_kept = self._may_act
+                    self._book.store(list(fresh.values()), is_acting=self._settings.may_act)
+                    is_kept = self._settings.may_act
             finally:
                 # Advice and dry runs hold nothing: who knows whether anybody follows them.
                 for plan, _ in () if is_kept else fresh.values():
@@ -287,7 +305,7 @@ class FleetService:
         )
 
     def _placed(self, job: Job, strategy: str, *, dry_run: bool) -> Plan | Infeasible:
-        scale = self._scale if job.scale is None else job.scale
+        scale = self._settings.scale if job.scale is None else job.scale
         placed: Placed | Infeasible = self.planner.place(job, strategy, scale)
         if isinstance(placed, Infeasible):
             self.tell(events.PlanRefused(job=job.id, reason=placed.remedy))
@@ -372,7 +390,7 @@ class FleetService:
         if record.verdict is not None:
             return record.verdict
         seen = record.observation or PlanObservation(plan_id=plan_id, status=record.status, stages=())
-        return verify_plan(record.plan, seen, tolerances=self._tolerances)
+        return verify_plan(record.plan, seen, tolerances=self._settings.tolerances)
 
     def explain(self, plan_id: str) -> str:
         """Say in words why a plan is as it is.
@@ -439,23 +457,7 @@ class FleetService:
             When there is none of this id.
         """
         self._stored(plan_id)
-
-        def newer() -> list[Notice]:
-            return [notice for notice in self._told.get(plan_id, ()) if notice.number > after]
-
-        with self._telling:
-            self._telling.wait_for(lambda: bool(newer()), timeout=wait_s)
-            return newer()
-
-    def _hear(self, notice: Notice) -> None:
-        plan_id = getattr(notice.event, "plan", "")
-        if not plan_id:
-            return
-        with self._telling:
-            self._told.setdefault(plan_id, []).append(notice)
-            while len(self._told) > _EVENTS:
-                del self._told[next(iter(self._told))]
-            self._telling.notify_all()
+        return self._news.after(plan_id, after, wait_s)
 
     # The fleet
 

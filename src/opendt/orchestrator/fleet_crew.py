@@ -1,19 +1,16 @@
-"""Who acts on clusters: a few threads each, so that one which does not answer holds up no other; and what is removed later."""
+"""Who acts on clusters: a few threads each, so that one which does not answer holds up no other."""
 
 from __future__ import annotations
 
-import heapq
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from itertools import count
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from opendt.orchestrator.fleet_ports import Hands
 
-__all__ = ["Chore", "Chores", "Crew"]
+__all__ = ["Crew"]
 
 
 class Crew:
@@ -63,42 +60,3 @@ class Crew:
             pools = list(self._pools.values())
         for pool in pools:
             pool.shutdown(wait=True, cancel_futures=True)
-
-
-@dataclass(slots=True)
-class Chore:
-    """Something to be removed from a cluster, from a moment on, until it is done."""
-
-    cluster: str
-    what: str
-    work: Callable[[Hands], object]
-
-
-class Chores:
-    """What is to be done later, by time; that of clusters that are away waits for them."""
-
-    def __init__(self) -> None:
-        self._by_time: list[tuple[int, int, Chore]] = []
-        self._parked: dict[str, list[Chore]] = {}
-        self._order = count()
-
-    def add(self, chore: Chore, not_before_ms: int) -> None:
-        """Let a chore wait."""
-        heapq.heappush(self._by_time, (not_before_ms, next(self._order), chore))
-
-    def due(self, now_ms: int, away: Collection[str]) -> list[Chore]:
-        """Take out what is due in clusters that are there."""
-        back = [cluster for cluster in self._parked if cluster not in away]
-        found = [chore for cluster in back for chore in self._parked.pop(cluster)]
-        while self._by_time and self._by_time[0][0] <= now_ms:
-            chore = heapq.heappop(self._by_time)[2]
-            if chore.cluster in away:
-                self._parked.setdefault(chore.cluster, []).append(chore)
-            else:
-                found.append(chore)
-        return found
-
-    def clear(self) -> None:
-        """Forget all of it."""
-        self._by_time.clear()
-        self._parked.clear()

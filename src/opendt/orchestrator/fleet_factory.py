@@ -18,7 +18,7 @@ from opendt.model.fleet import LatencyMatrix
 from opendt.orchestrator import fleet_events as events
 from opendt.orchestrator.event_types import LedgerTrouble
 from opendt.orchestrator.events import EventBus
-from opendt.orchestrator.fleet import FleetService, may_act
+from opendt.orchestrator.fleet import FleetService, ServiceSettings, may_act
 from opendt.orchestrator.fleet_actions import FleetActions
 from opendt.orchestrator.fleet_book import PlanBook
 from opendt.orchestrator.fleet_keeper import FleetKeeper, KeeperSettings
@@ -289,10 +289,7 @@ def _service(
         bus,
         clock_ms,
         FleetActions(fleet.name, seen.state, ledger, keeper, hands, bus, clock_ms),
-        strategy=fleet.strategy,
-        scale=fleet.scale,
-        may_act=acts,
-        tolerances=tolerances,
+        settings=ServiceSettings(strategy=fleet.strategy, scale=fleet.scale, may_act=acts, tolerances=tolerances),
         leader=lambda: "" if turns is None or turns.is_leading() else "another process",
         wake=None if turns is None else turns.changed.set,
     )

@@ -11,19 +11,19 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 from opendt.kubernetes.pods import stage_observation
 from opendt.orchestrator import fleet_events as events
-from opendt.orchestrator.fleet_crew import Chore, Chores, Crew
+from opendt.orchestrator.fleet_cleaner import FleetCleaner
+from opendt.orchestrator.fleet_crew import Crew
 from opendt.orchestrator.fleet_ports import ActionError
 from opendt.orchestrator.fleet_report import FleetReport
 from opendt.verification.verify import Tolerances, verify_plan
 
 if TYPE_CHECKING:
     from opendt.model.fleet import ClusterState, FleetSnapshot, NodeState, PodState
-    from opendt.model.plan import Placement, Plan, PlanVerdict
+    from opendt.model.plan import Placement, PlanVerdict
     from opendt.orchestrator.event_types import Event
     from opendt.orchestrator.events import EventBus
     from opendt.orchestrator.fleet_book import PlanBook, StoredPlan
@@ -104,6 +104,9 @@ class FleetKeeper:
         self._bus = bus
         self._clock_ms = clock_ms
         self._settings = settings or KeeperSettings()
+        self._cleaner = FleetCleaner(
+            clock_ms, self._tell, retry_ms=self._settings.retry_ms, kept_ms=self._settings.kept_ms
+        )
         self._lock = threading.RLock()
         self._runs: dict[str, PlanRun] = {}
         self._changed: dict[str, None] = {}
@@ -115,8 +118,6 @@ class FleetKeeper:
         self._down: set[tuple[str, str]] = set()
         self.report = FleetReport()
         self._is_closed = False
-        self._chores = Chores()
-        self._cleared: set[tuple[str, str]] = set()
 
     def drain(self, timeout_s: float | None = None) -> None:
         """Wait until nothing is being done in the clusters."""
@@ -136,8 +137,7 @@ class FleetKeeper:
             self._runs.clear()
             self._changed.clear()
             self._waiting.clear()
-            self._chores.clear()
-            self._cleared.clear()
+            self._cleaner.forget()
             self._unsent.clear()
             self._version = -1
 
@@ -157,7 +157,7 @@ class FleetKeeper:
             for stored in plans:
                 run = stored.run()
                 for stage_id in stored.moved:
-                    self._leave(run, stage_id, stored.plan.placements[stage_id])
+                    self._cleaner.leave(run.plan, stage_id, stored.plan.placements[stage_id])
                 self._runs[stored.plan.plan_id] = run
                 self._changed[stored.plan.plan_id] = None
 
@@ -188,7 +188,7 @@ class FleetKeeper:
                     self._begin_ready(run)
                     if run.is_over:
                         self._finish(run)
-            self._clean_up()
+            self._unsent += self._cleaner.due(self._away_since_ms)
             self._book.flush()
             unsent, self._unsent = self._unsent, []
         for cluster, work in unsent:
@@ -279,7 +279,7 @@ class FleetKeeper:
         if pod.is_shadow != stage.is_shadow:
             if before is None and not pod.is_deleting and run.is_acting:
                 # It was made while the stage moved: by a request that hung, or in a cluster that was away.
-                self._leave(run, pod.stage_id, run.plan.placements[pod.stage_id])
+                self._cleaner.leave(run.plan, pod.stage_id, run.plan.placements[pod.stage_id])
             return
         self._changed[pod.plan_id] = None
         self._planner.release(pod.plan_id, pod.stage_id)  # what it asks for is seen in the cluster from now on
@@ -306,7 +306,7 @@ class FleetKeeper:
         """Have pods removed that a plan left which was over before this process began."""
         stored = self._book.find(pod.plan_id)
         if stored is not None and stored.is_acting and stored.status:
-            self._clear_later(stored.plan, pod.cluster)
+            self._cleaner.clear_later(stored.plan, pod.cluster)
 
     def _learn(self, run: PlanRun, name: str) -> None:
         seen = run.stages[name].seen
@@ -348,7 +348,7 @@ class FleetKeeper:
         self._book.record_move(plan_id, name, shadow)
         run.fail_over(name, shadow)
         self._tell(events.StageFailedOver(plan=plan_id, stage=name, cluster=shadow.cluster, node=shadow.node_name))
-        self._leave(run, name, left)
+        self._cleaner.leave(run.plan, name, left)
 
     def movable(self, plan_id: str, name: str) -> Placement:
         """Where a stage is that can be moved.
@@ -382,43 +382,6 @@ class FleetKeeper:
         if stage.is_shadow:
             raise ActionError(f"stage {name} of {plan_id}: it has been moved already", is_final=True)
         return run, stage.placement
-
-    def _leave(self, run: PlanRun, name: str, left: Placement) -> None:
-        """Have the pod that a stage left behind removed, so that it does not run too should its place come back."""
-        plan = run.plan
-        what = f"what {plan.plan_id} left of stage {name}"
-        chore = Chore(left.cluster, what, lambda hands: hands.delete(plan, name, left, is_shadow=False))
-        self._chores.add(chore, self._clock_ms())
-
-    def _clear_later(self, plan: Plan, cluster: str) -> None:
-        """Have all that a plan made in a cluster removed, once people had time to look at it."""
-        if (plan.plan_id, cluster) not in self._cleared:
-            self._cleared.add((plan.plan_id, cluster))
-            chore = Chore(cluster, f"what {plan.plan_id} left", partial(_clear, plan=plan, cluster=cluster))
-            self._chores.add(chore, self._clock_ms() + self._settings.kept_ms)
-
-    def _clean_up(self) -> None:
-        """Remove what is due, where the cluster answers."""
-        for chore in self._chores.due(self._clock_ms(), self._away_since_ms):
-            self._unsent.append((chore.cluster, _Clean(self, chore)))
-
-    def cleaned(self, chore: Chore, error: ActionError | None) -> None:
-        """Take note that something was removed, or was not: then it is tried again."""
-        if error is None:
-            self._tell(events.FleetAction(action="remove", cluster=chore.cluster, target=chore.what))
-            return
-        if not error.is_final:
-            with self._lock:
-                self._chores.add(chore, self._clock_ms() + self._settings.retry_ms)
-        self._tell(
-            events.FleetActionFailed(
-                action="remove",
-                cluster=chore.cluster,
-                target=chore.what,
-                reason=str(error),
-                is_final=error.is_final,
-            )
-        )
 
     def _usable_shadow(self, run: PlanRun, name: str) -> Placement | None:
         """Another place for a stage that has room for it, which is held from now on."""
@@ -471,7 +434,7 @@ class FleetKeeper:
         with self._lock:
             self._flying.discard((run.plan.plan_id, name, is_shadow))
             if run.stages[name].is_shadow != is_shadow:
-                self._leave(run, name, placement)  # it has moved meanwhile
+                self._cleaner.leave(run.plan, name, placement)  # it has moved meanwhile
         self._tell(
             events.FleetAction(action="create pod", cluster=placement.cluster, target=pod, plan=run.plan.plan_id)
         )
@@ -517,7 +480,7 @@ class FleetKeeper:
         places = {stage.placement.cluster for stage in run.stages.values()}
         places |= {placement.cluster for placement in plan.placements.values()}
         for cluster in sorted(places) if run.is_acting else ():
-            self._clear_later(plan, cluster)
+            self._cleaner.clear_later(plan, cluster)
         ends = [seen.finished_ms for seen in observation.stages if seen.finished_ms is not None]
         latency_ms = float(max(ends) - plan.accepted_ms) if ends else 0.0
         self._tell(events.PlanFinished(plan=plan.plan_id, status=run.status, latency_ms=latency_ms))
@@ -541,26 +504,6 @@ class FleetKeeper:
 
     def _tell(self, event: Event) -> None:
         self._bus.publish(replace(event, datacenter=self._fleet, time_ms=self._clock_ms()))
-
-
-def _clear(hands: Hands, plan: Plan, cluster: str) -> None:
-    hands.clear(plan, cluster)
-
-
-@dataclass(frozen=True, slots=True)
-class _Clean:
-    """A chore, done by a thread of its cluster."""
-
-    keeper: FleetKeeper
-    chore: Chore
-
-    def __call__(self, hands: Hands) -> None:
-        error: ActionError | None = None
-        try:
-            self.chore.work(hands)
-        except ActionError as raised:
-            error = raised
-        self.keeper.cleaned(self.chore, error)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import hypot, log, sqrt
+from math import hypot, log, prod, sqrt
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Final
 
@@ -246,33 +246,18 @@ class PredictiveSimulator:
         latency_ms: float,
         spread: float,
     ) -> PlanPrediction:
-        scaled, costs = laid.scaled, laid.costs
-        clusters = self.view.snapshot.clusters
-        placements = {one.stage.id: place for one, place in zip(scaled.stages, laid.placements, strict=True)}
-        nodes = {one.stage.id: node for one, node in zip(scaled.stages, laid.nodes, strict=True)}
-        energies = [
+        energies_j = [
             stage_energy_j(node, one.cpu_millicores, price.cpu_seconds, share.run_ms / 1000.0)
-            for one, node, price, share in zip(scaled.stages, laid.nodes, costs, shares, strict=True)
+            for one, node, price, share in zip(laid.scaled.stages, laid.nodes, laid.costs, shares, strict=True)
         ]
-        cpu_seconds, energy_kwh = sum(price.cpu_seconds for price in costs), kwh(sum(energies))
-        peak_mib = max(price.memory_peak_mib for price in costs)
-        cpu_spread = _joint([(price.cpu_seconds, price.cpu_spread) for price in costs])
-        memory_spread = max(price.memory_spread for price in costs)
-        spreads = (spread, cpu_spread, memory_spread, max(cpu_spread, self.settings.least_spread))
-        bands = [
-            self._interval(name, value, one)
-            for name, value, one in zip(
-                QUANTITIES, (latency_ms, cpu_seconds, peak_mib, energy_kwh), spreads, strict=True
-            )
-        ]
-        deadline_ms = scaled.job.deadline_ms
-        missed = 0.0
-        if deadline_ms is not None:
-            missed = self.outcomes.bands["latency_ms"].exceedance(float(deadline_ms), latency_ms, spread)
-        fine = 1.0
-        for price in costs:
-            fine *= 1.0 - price.failure_probability
-        held = [(share.startup_ms + share.run_ms) / 1000.0 for share in shares]
+        cpu_seconds = sum(price.cpu_seconds for price in laid.costs)
+        peak_mib = max(price.memory_peak_mib for price in laid.costs)
+        energy_kwh = kwh(sum(energies_j))
+        spreads = self._spreads(laid.costs, spread)
+        values = (latency_ms, cpu_seconds, peak_mib, energy_kwh)
+        bands = [self._interval(*one) for one in zip(QUANTITIES, values, spreads, strict=True)]
+        missed_ratio, risk_ratio = self._risks(laid, latency_ms, spread)
+        carbon, price = self._charges(laid, energies_j, shares)
         prediction = PlanPrediction(
             latency_p50_ms=latency_ms,
             latency_p95_ms=bands[0].upper,
@@ -283,39 +268,71 @@ class PredictiveSimulator:
             memory_peak_interval_mib=bands[2],
             energy_kwh=energy_kwh,
             energy_interval_kwh=bands[3],
-            carbon_g=sum(
-                carbon_g(clusters.get(place.cluster), energy_j)
-                for place, energy_j in zip(laid.placements, energies, strict=True)
-            ),
-            cost=sum(
-                cost(clusters.get(place.cluster), one.cpu_millicores, one.cpu_ratio, seconds)
-                for one, place, seconds in zip(scaled.stages, laid.placements, held, strict=True)
-            ),
-            risk_score=min(max(1.0 - fine * (1.0 - missed), 0.0), 1.0),
-            deadline_miss_probability=min(max(missed, 0.0), 1.0),
-            stages=tuple(
-                StagePrediction(
-                    stage_id=one.stage.id,
-                    start_ms=max(time.finish_ms - share.run_ms, 0.0),
-                    finish_ms=float(time.finish_ms),
-                    cpu_seconds=price.cpu_seconds,
-                    memory_peak_mib=price.memory_peak_mib,
-                    energy_j=energy_j,
-                    failure_probability=price.failure_probability,
-                    time=share,
-                )
-                for one, time, price, energy_j, share in zip(scaled.stages, times, costs, energies, shares, strict=True)
-            ),
-            closed_form_latency_ms=closed_form_ms(
-                self.calibration, scaled, placements, nodes, self.view.snapshot.latency
-            ),
+            carbon_g=carbon,
+            cost=price,
+            risk_score=risk_ratio,
+            deadline_miss_probability=missed_ratio,
+            stages=_stage_predictions(laid, times, energies_j, shares),
+            closed_form_latency_ms=self._closed_form_ms(laid),
         )
         self.outcomes.issued(prediction, spreads)
         return prediction
 
+    def _spreads(self, costs: Sequence[StageCost], latency_spread: float) -> tuple[float, float, float, float]:
+        """Deviations of the logarithms of `QUANTITIES`; energy varies as CPU time does."""
+        cpu = _joint([(price.cpu_seconds, price.cpu_spread) for price in costs])
+        memory = max(price.memory_spread for price in costs)
+        return latency_spread, cpu, memory, max(cpu, self.settings.least_spread)
+
+    def _risks(self, laid: LaidOut, latency_ms: float, spread: float) -> tuple[float, float]:
+        """Probabilities that the deadline is missed, and that it is or a stage fails."""
+        deadline_ms = laid.scaled.job.deadline_ms
+        missed = 0.0
+        if deadline_ms is not None:
+            missed = self.outcomes.bands["latency_ms"].exceedance(float(deadline_ms), latency_ms, spread)
+        fine = prod(1.0 - price.failure_probability for price in laid.costs)
+        return min(max(missed, 0.0), 1.0), min(max(1.0 - fine * (1.0 - missed), 0.0), 1.0)
+
+    def _charges(self, laid: LaidOut, energies_j: Sequence[float], shares: Sequence[TimeShare]) -> tuple[float, float]:
+        """Carbon, g, and cost of a plan: of the energy, and of what is held from a pod's start to its end."""
+        clusters = [self.view.snapshot.clusters.get(place.cluster) for place in laid.placements]
+        carbon = sum(carbon_g(cluster, energy_j) for cluster, energy_j in zip(clusters, energies_j, strict=True))
+        price = sum(
+            cost(cluster, one.cpu_millicores, one.cpu_ratio, (share.startup_ms + share.run_ms) / 1000.0)
+            for cluster, one, share in zip(clusters, laid.scaled.stages, shares, strict=True)
+        )
+        return carbon, price
+
+    def _closed_form_ms(self, laid: LaidOut) -> float:
+        """What the simple formula says, for comparison."""
+        names = [one.stage.id for one in laid.scaled.stages]
+        placements = dict(zip(names, laid.placements, strict=True))
+        nodes = dict(zip(names, laid.nodes, strict=True))
+        return closed_form_ms(self.calibration, laid.scaled, placements, nodes, self.view.snapshot.latency)
+
     def _interval(self, name: str, value: float, spread: float) -> Interval:
         lower, upper = self.outcomes.bands[name].interval(value, spread)
         return Interval(lower=lower, upper=upper, level=self.settings.coverage_ratio)
+
+
+def _stage_predictions(
+    laid: LaidOut, times: Sequence[StageTimes], energies_j: Sequence[float], shares: Sequence[TimeShare]
+) -> tuple[StagePrediction, ...]:
+    return tuple(
+        StagePrediction(
+            stage_id=one.stage.id,
+            start_ms=max(time.finish_ms - share.run_ms, 0.0),
+            finish_ms=float(time.finish_ms),
+            cpu_seconds=price.cpu_seconds,
+            memory_peak_mib=price.memory_peak_mib,
+            energy_j=energy_j,
+            failure_probability=price.failure_probability,
+            time=share,
+        )
+        for one, time, price, energy_j, share in zip(
+            laid.scaled.stages, times, laid.costs, energies_j, shares, strict=True
+        )
+    )
 
 
 def _shares(laid: LaidOut, times: Sequence[StageTimes]) -> list[TimeShare]:
