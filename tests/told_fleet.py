@@ -175,11 +175,12 @@ class ToldPlanner:
 
 @dataclass
 class DirectHands:
-    """Makes pods in the state at once; refuses those of cluster a where told to."""
+    """Makes pods in the state at once; refuses those of one cluster where told to."""
 
     state: FleetState
     clock_ms: Callable[[], int]
     refusal: ActionError | None = None
+    refusing: str = "a"
     made: list[str] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
     acted: list[tuple[Any, bool]] = field(default_factory=list)
@@ -194,7 +195,7 @@ class DirectHands:
 
     def create(self, plan: Plan, job: Job, stage_id: str, placement: Placement, *, is_shadow: bool) -> str:
         """Make it, pending."""
-        if self.refusal is not None and placement.cluster == "a":
+        if self.refusal is not None and placement.cluster == self.refusing:
             raise self.refusal
         name = f"{plan.plan_id}-{stage_id}{'-shadow' if is_shadow else ''}"
         self.made.append(name)
@@ -217,11 +218,11 @@ class DirectHands:
             self.state.apply(FleetUpdate(placement.cluster, pods=(pod,)))
         return name
 
-    def delete(self, plan: Plan, stage_id: str, placement: Placement, *, is_shadow: bool) -> None:
+    def delete(self, plan: Plan, stage_id: str, cluster: str, *, is_shadow: bool) -> None:
         """Remove it."""
         name = f"{plan.plan_id}-{stage_id}{'-shadow' if is_shadow else ''}"
         self.deleted.append(name)
-        self.state.apply(FleetUpdate(placement.cluster, gone_pods=(("opendt", name),)))
+        self.state.apply(FleetUpdate(cluster, gone_pods=(("opendt", name),)))
 
     def clear(self, plan: Plan, cluster: str) -> None:
         """Remove all of it."""

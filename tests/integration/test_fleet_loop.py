@@ -154,6 +154,26 @@ def test_what_people_do_by_hand_is_done_and_kept(planes: Planes, served: Service
     assert served.get(f"/plan/{job['plan_id']}/verify")["is_complete"]
 
 
+def test_a_stage_runs_a_second_time_and_one_end_counts(served: Service) -> None:
+    played, job = served.played, served.plan(job_of("twice", stages=1, seconds=20.0))
+    plan_id = job["plan_id"]
+    eventually(lambda: bool(served.get(f"/plan/{plan_id}")["observation"]["stages"]), "its pod is there")
+    assert ": done" in played.command("act", "replicate", plan_id, "s0").stdout
+
+    def pods() -> list[dict[str, object]]:
+        return [pod for pod in served.get("/snapshot")["pods"] if pod["plan_id"] == plan_id]
+
+    eventually(lambda: {pod["is_shadow"] for pod in pods()} == {True, False}, "both pods are there")
+    assert len({(pod["cluster"], pod["node"]) for pod in pods()}) == 2
+    again = played.command("act", "replicate", plan_id, "s0", code=1)
+    assert "has been replicated already" in again.stderr
+    served.wait_over(plan_id)
+    eventually(lambda: len(pods()) == 1, "the other pod is removed")
+    (kept,) = pods()
+    (seen,) = served.get(f"/plan/{plan_id}")["observation"]["stages"]
+    assert (seen["phase"], seen["node_name"]) == ("succeeded", kept["node"])
+
+
 def test_problems_say_what_to_do(served: Service) -> None:
     status, said = served.ask("POST", "/plan", {"job": job_of("huge") | {"deadline_ms": 1}})
     assert (status, said["type"]) == (422, "urn:opendt:problem:infeasible-job")

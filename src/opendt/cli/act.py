@@ -73,6 +73,15 @@ def migrate(plan_id: str, stage_id: str, **options: Any) -> None:
     _ask({"action": "migrate", "plan_id": plan_id, "stage_id": stage_id}, **options)
 
 
+@command.command()
+@click.argument("plan_id", metavar="PLAN")
+@click.argument("stage_id", metavar="STAGE")
+@_options
+def replicate(plan_id: str, stage_id: str, **options: Any) -> None:
+    """Run a stage of a plan a second time elsewhere; the pod that succeeds first counts."""
+    _ask({"action": "replicate", "plan_id": plan_id, "stage_id": stage_id}, **options)
+
+
 def _two(text: str, form: str) -> tuple[str, str]:
     namespace, slash, name = text.partition("/")
     if not (slash and namespace and name):

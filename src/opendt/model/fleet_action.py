@@ -8,7 +8,7 @@ from pydantic import Field
 
 from opendt.model.base import Model, NonNegativeInt
 
-__all__ = ["Evict", "FleetActionRequest", "Migrate", "Scale", "SetSchedulable"]
+__all__ = ["Evict", "FleetActionRequest", "FleetRequest", "Migrate", "Replicate", "Scale", "SetSchedulable"]
 
 Name = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 """A name as Kubernetes has them."""
@@ -72,4 +72,18 @@ class Migrate(Model):
         return f"stage/{self.plan_id}/{self.stage_id}"
 
 
-FleetActionRequest = Annotated[SetSchedulable | Evict | Scale | Migrate, Field(discriminator="action")]
+class Replicate(Model):
+    """Run a stage of a plan a second time, at its shadow placement: the pod that succeeds first counts, the other is removed."""
+
+    action: Literal["replicate"]
+    plan_id: Annotated[str, Field(min_length=1)]
+    stage_id: Annotated[str, Field(min_length=1)]
+
+    @property
+    def target(self) -> str:
+        """What is acted on."""
+        return f"stage/{self.plan_id}/{self.stage_id}"
+
+
+FleetRequest = SetSchedulable | Evict | Scale | Migrate | Replicate
+FleetActionRequest = Annotated[FleetRequest, Field(discriminator="action")]

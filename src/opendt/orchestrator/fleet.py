@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from opendt.model.fleet import FleetSnapshot, NodeState
-    from opendt.model.fleet_action import Evict, Migrate, Scale, SetSchedulable
+    from opendt.model.fleet_action import FleetRequest
     from opendt.model.job import Job
     from opendt.model.mode import Mode
     from opendt.model.plan import PlanStatus
@@ -197,7 +197,7 @@ class FleetService:
         """Policy, where a request names none."""
         return self._settings.strategy
 
-    def act(self, request: SetSchedulable | Evict | Scale | Migrate, *, dry_run: bool = False) -> ActionReport:
+    def act(self, request: FleetRequest, *, dry_run: bool = False) -> ActionReport:
         """Do what a person asks for; raises as `FleetActions.act`, and `NotLeading` when another process leads."""
         if not dry_run:
             self._check_leading("actions")

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from opendt.model.errors import InputError, OpenDTError
-from opendt.model.fleet_action import Migrate
+from opendt.model.fleet_action import Migrate, Replicate
 from opendt.orchestrator import fleet_events as events
 from opendt.orchestrator.fleet_ports import ActionError
 from opendt.verification.ledger_rows import DocumentRow
@@ -15,7 +15,7 @@ from opendt.verification.ledger_rows import DocumentRow
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from opendt.model.fleet_action import Evict, Scale, SetSchedulable
+    from opendt.model.fleet_action import FleetRequest
     from opendt.orchestrator.events import EventBus
     from opendt.orchestrator.fleet_keeper import FleetKeeper
     from opendt.orchestrator.fleet_ports import Hands
@@ -67,7 +67,7 @@ class FleetActions:
     ledger : Ledger
         Where requests are kept before they are followed.
     keeper : FleetKeeper
-        Moves stages of plans.
+        Moves and replicates stages of plans.
     hands : Hands, optional
         Act on clusters; without them nothing is done.
     bus : EventBus
@@ -94,15 +94,15 @@ class FleetActions:
         self._bus = bus
         self._clock_ms = clock_ms
 
-    def act(self, request: SetSchedulable | Evict | Scale | Migrate, *, dry_run: bool = False) -> ActionReport:
+    def act(self, request: FleetRequest, *, dry_run: bool = False) -> ActionReport:
         """Do it; a dry run asks the API server whether it would, and writes nothing.
 
-        Of a migration a dry run only says that the stage can be moved: to look for room is to hold it.
+        Of a migration or a replica a dry run only says that the stage can have one: to look for room is to hold it.
 
         Raises
         ------
         ActionRefused
-            When nothing may act on the fleet, or there is no such stage to be moved.
+            When nothing may act on the fleet, or there is no such stage to be moved or replicated.
         InputError
             When the cluster is none of the fleet's.
         LedgerError
@@ -124,10 +124,11 @@ class FleetActions:
         self._keep(action_id, "came", asdict(report))
         return report
 
-    def _cluster(self, request: SetSchedulable | Evict | Scale | Migrate) -> str:
-        if isinstance(request, Migrate):
+    def _cluster(self, request: FleetRequest) -> str:
+        if isinstance(request, Migrate | Replicate):
+            can = self._keeper.movable if isinstance(request, Migrate) else self._keeper.replicable
             try:
-                return self._keeper.movable(request.plan_id, request.stage_id).cluster
+                return can(request.plan_id, request.stage_id).cluster
             except ActionError as error:
                 raise ActionRefused(str(error)) from None
         if self._state.cluster(request.cluster) is None:
@@ -135,13 +136,12 @@ class FleetActions:
             raise InputError("cluster", repr(request.cluster), f"one of {known or 'none yet'}")
         return request.cluster
 
-    def _done(
-        self, request: SetSchedulable | Evict | Scale | Migrate, hands: Hands, *, dry_run: bool
-    ) -> tuple[Outcome, str]:
+    def _done(self, request: FleetRequest, hands: Hands, *, dry_run: bool) -> tuple[Outcome, str]:
         try:
-            if isinstance(request, Migrate):
+            if isinstance(request, Migrate | Replicate):
+                do = self._keeper.move if isinstance(request, Migrate) else self._keeper.replicate
                 if not dry_run:
-                    self._keeper.move(request.plan_id, request.stage_id)
+                    do(request.plan_id, request.stage_id)
                 return ("would_be_done" if dry_run else "done"), ""
             is_changed = hands.act(request, dry_run=dry_run)
         except ActionError as error:
@@ -153,7 +153,7 @@ class FleetActions:
     def _report(
         self,
         action_id: str,
-        request: SetSchedulable | Evict | Scale | Migrate,
+        request: FleetRequest,
         cluster: str,
         came: tuple[Outcome, str],
     ) -> ActionReport:

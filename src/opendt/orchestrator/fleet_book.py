@@ -1,7 +1,7 @@
 """The book of plans: every plan is in the ledger before anything is done about it, and every end of a stage when it is seen.
 
 A plan's documents stand in the ledger's table of plans under the fleet's name, grouped by the plan's id: the plan with its job,
-the ends of its stages, where a stage went when it lost its place, and the verdict. None of them ever changes. After a kill they
+the ends of its stages, where a stage went when it lost its place or runs a second time, and the verdict. None of them ever changes. After a kill they
 say what was planned and what is over; the pods of the clusters say the rest.
 """
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opendt.model.job import Job
 from opendt.model.plan import Placement, Plan, PlanVerdict, StageObservation
-from opendt.orchestrator.fleet_run import PlanRun
+from opendt.orchestrator.fleet_run import PlanRun, Replica
 from opendt.verification.ledger_rows import DocumentRow
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ class StoredPlan:
     ended: dict[str, tuple[StageObservation, bool]] = field(default_factory=dict)
     """Stage -> its end, and whether that was of its shadow."""
     moved: dict[str, Placement] = field(default_factory=dict)
+    replicated: dict[str, Placement] = field(default_factory=dict)
+    """Stage -> where it runs a second time, as long as it does."""
     verdict: PlanVerdict | None = None
     status: str = ""
     """How it ended; empty while it has not."""
@@ -56,6 +58,9 @@ class StoredPlan:
     def run(self) -> PlanRun:
         """The plan as far as the ledger knows it."""
         run = PlanRun(self.plan, self.job, is_acting=self.is_acting)
+        for stage_id, placement in self.replicated.items():
+            if stage_id not in self.ended:
+                run.stages[stage_id].replica = Replica(placement)
         for stage_id, placement in self.moved.items():
             run.fail_over(stage_id, placement)
         for seen, is_shadow in self.ended.values():
@@ -167,6 +172,11 @@ class PlanBook:
         content = {"type": "move", "stage": stage_id, "placement": placement.model_dump(mode="json")}
         self._add(plan_id, f"move.{stage_id}", content)
 
+    def record_replica(self, plan_id: str, stage_id: str, placement: Placement) -> None:
+        """Record where a stage is to run a second time, with the next `flush`, before it does."""
+        content = {"type": "replica", "stage": stage_id, "placement": placement.model_dump(mode="json")}
+        self._add(plan_id, f"replica.{stage_id}", content)
+
     def record_over(self, plan_id: str, status: str, verdict: PlanVerdict | None) -> None:
         """Record what became of a plan, with the next `flush`."""
         said = None if verdict is None else verdict.model_dump(mode="json")
@@ -215,6 +225,8 @@ def _apply(stored: StoredPlan, content: Any) -> None:
     elif kind == "move":
         stored.moved[content["stage"]] = Placement.model_validate_json(_text(content["placement"]))
         stored.ended.pop(content["stage"], None)
+    elif kind == "replica":
+        stored.replicated[content["stage"]] = Placement.model_validate_json(_text(content["placement"]))
     elif kind == "over":
         stored.status = content["status"]
         if content["verdict"] is not None:

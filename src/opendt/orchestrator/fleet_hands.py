@@ -104,10 +104,10 @@ class KubernetesHands:
             return known
         return self._images.get(self._arch_of(placement), "")
 
-    def delete(self, plan: Plan, stage_id: str, placement: Placement, *, is_shadow: bool) -> None:
-        """Remove a stage's pod, where it is there."""
+    def delete(self, plan: Plan, stage_id: str, cluster: str, *, is_shadow: bool) -> None:
+        """Remove a stage's pod from a cluster, where it is there."""
         name = pod_name(plan.plan_id, stage_id, is_shadow=is_shadow)
-        result = self._actuator.delete_pod(placement.cluster, self._namespace, name, grace_s=0)
+        result = self._actuator.delete_pod(cluster, self._namespace, name, grace_s=0)
         if not result.is_done:
             raise ActionError(result.message or result.reason, is_final=result.outcome == "refused")
 

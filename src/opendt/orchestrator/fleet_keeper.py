@@ -17,13 +17,16 @@ from opendt.kubernetes.pods import stage_observation
 from opendt.orchestrator import fleet_events as events
 from opendt.orchestrator.fleet_cleaner import FleetCleaner
 from opendt.orchestrator.fleet_crew import Crew
+from opendt.orchestrator.fleet_ends import FleetEnds
+from opendt.orchestrator.fleet_health import FleetHealth
 from opendt.orchestrator.fleet_ports import ActionError
 from opendt.orchestrator.fleet_report import FleetReport
-from opendt.verification.verify import Tolerances, verify_plan
+from opendt.orchestrator.fleet_run import Replica
+from opendt.verification.verify import Tolerances
 
 if TYPE_CHECKING:
-    from opendt.model.fleet import ClusterState, FleetSnapshot, NodeState, PodState
-    from opendt.model.plan import Placement, PlanVerdict
+    from opendt.model.fleet import FleetSnapshot, NodeState, PodState
+    from opendt.model.plan import Placement
     from opendt.orchestrator.event_types import Event
     from opendt.orchestrator.events import EventBus
     from opendt.orchestrator.fleet_book import PlanBook, StoredPlan
@@ -104,6 +107,9 @@ class FleetKeeper:
         self._bus = bus
         self._clock_ms = clock_ms
         self._settings = settings or KeeperSettings()
+        self.report = FleetReport()
+        self._health = FleetHealth(state, clock_ms, self._tell)
+        self._ends = FleetEnds(book, planner, self.report, self._tell, self._settings.tolerances)
         self._cleaner = FleetCleaner(
             clock_ms, self._tell, retry_ms=self._settings.retry_ms, kept_ms=self._settings.kept_ms
         )
@@ -114,9 +120,6 @@ class FleetKeeper:
         self._flying: set[_StageKey] = set()
         self._waiting: dict[_StageKey, int] = {}
         self._unsent: list[tuple[str, Callable[[Hands], object]]] = []
-        self._away_since_ms: dict[str, int] = {}
-        self._down: set[tuple[str, str]] = set()
-        self.report = FleetReport()
         self._is_closed = False
 
     def drain(self, timeout_s: float | None = None) -> None:
@@ -157,7 +160,7 @@ class FleetKeeper:
             for stored in plans:
                 run = stored.run()
                 for stage_id in stored.moved:
-                    self._cleaner.leave(run.plan, stage_id, stored.plan.placements[stage_id])
+                    self._cleaner.leave(run.plan, stage_id, stored.plan.placements[stage_id].cluster, is_shadow=False)
                 self._runs[stored.plan.plan_id] = run
                 self._changed[stored.plan.plan_id] = None
 
@@ -188,7 +191,7 @@ class FleetKeeper:
                     self._begin_ready(run)
                     if run.is_over:
                         self._finish(run)
-            self._unsent += self._cleaner.due(self._away_since_ms)
+            self._unsent += self._cleaner.due(self._health.away_since_ms)
             self._book.flush()
             unsent, self._unsent = self._unsent, []
         for cluster, work in unsent:
@@ -209,7 +212,7 @@ class FleetKeeper:
             if changes.is_complete:
                 self._version = changes.version
                 for before, after in changes.clusters:
-                    self._see_cluster(before, after)
+                    self._health.see_cluster(before, after)
                 for was, node in changes.nodes:
                     self._see_node(was, node)
                 for old, pod in changes.pods:
@@ -218,7 +221,7 @@ class FleetKeeper:
         seen = self._state.snapshot()
         self._version = seen.version
         for cluster in seen.clusters.values():
-            self._see_cluster(None, cluster)
+            self._health.see_cluster(None, cluster)
         for node in seen.nodes.values():
             self._see_node(None, node)
         for pod in seen.pods.values():
@@ -234,35 +237,23 @@ class FleetKeeper:
                 if stage.is_asked and not stage.has_ended and key not in there and key not in self._flying:
                     stage.is_asked, stage.seen = False, None
                     self._changed[plan_id] = None
+                key = (plan_id, name, True)
+                if stage.replica is not None and key not in there and key not in self._flying:
+                    stage.replica = Replica(stage.replica.placement)
+                    self._changed[plan_id] = None
 
-    def _see_cluster(self, before: ClusterState | None, after: ClusterState | None) -> None:
-        if after is None:
+    def _see_node(self, was: NodeState | None, node: NodeState | None) -> None:
+        known = node or was
+        if known is None:
             return
-        was_reachable = before is not None and before.is_reachable
-        if after.is_reachable:
-            self._away_since_ms.pop(after.name, None)
-            if not was_reachable:
-                self._tell(events.ClusterReached(cluster=after.name))
-        elif was_reachable or (before is None and after.last_seen_ms >= 0):
-            self._away_since_ms.setdefault(after.name, self._clock_ms())
-            self._tell(events.ClusterLost(cluster=after.name, reason=after.message or "no answer"))
-
-    def _see_node(self, before: NodeState | None, after: NodeState | None) -> None:
-        node = after or before
-        if node is None:
-            return
-        key = (node.cluster, node.name)
-        if after is not None and after.is_ready:
-            if key in self._down:
-                self._down.discard(key)
-                self._tell(events.NodeUp(cluster=node.cluster, node=node.name))
-            return
-        if key not in self._down and (before is not None or any(self._on(*key))):
-            reason = "it was removed" if after is None else "it is not ready"
-            self._down.add(key)
-            self._tell(events.NodeDown(cluster=node.cluster, node=node.name, reason=reason))
+        key = (known.cluster, known.name)
+        reason = self._health.see_node(was, node, is_used=lambda: any(self._on(*key)))
+        if reason:
             for run, name in self._on(*key):
                 self._lose(run, name, f"its node {reason.removeprefix('it ')}")
+            for run in self._runs.values():
+                for name in run.replicas(*key):
+                    self._drop_replica(run, name)
 
     def _see_pod(self, before: PodState | None, after: PodState | None) -> None:
         pod = after or before
@@ -276,44 +267,65 @@ class FleetKeeper:
         stage = run.stages.get(pod.stage_id)
         if stage is None:
             return
+        if pod.is_shadow and stage.replica is not None:
+            self._see_replica(run, pod.stage_id, stage.replica, after)
+            return
         if pod.is_shadow != stage.is_shadow:
             if before is None and not pod.is_deleting and run.is_acting:
-                # It was made while the stage moved: by a request that hung, or in a cluster that was away.
-                self._cleaner.leave(run.plan, pod.stage_id, run.plan.placements[pod.stage_id])
+                # It was made while the stage moved or ended: by a request that hung, or in a cluster that was away.
+                self._cleaner.leave(run.plan, pod.stage_id, pod.cluster, is_shadow=pod.is_shadow)
             return
+        self._see_own(run, pod, after)
+
+    def _see_own(self, run: PlanRun, pod: PodState, after: PodState | None) -> None:
+        """Take in how the pod is that a stage goes on with."""
+        name, stage = pod.stage_id, run.stages[pod.stage_id]
         self._changed[pod.plan_id] = None
-        self._planner.release(pod.plan_id, pod.stage_id)  # what it asks for is seen in the cluster from now on
+        if stage.replica is None or stage.replica.seen is not None:
+            # What the pod asks for is seen in the cluster from now on. Until a replica's is, what is held is its room.
+            self._planner.release(pod.plan_id, name)
         if after is None:
             if not stage.has_ended:
-                self._lose(run, pod.stage_id, "its pod was deleted")
+                self._lose(run, name, "its pod was deleted")
             return
         changed = run.note(stage_observation(after), is_shadow=after.is_shadow)
         if changed is None:
             return
-        plan_id = run.plan.plan_id
         if changed[1] == "running":
-            self._tell(events.StageStarted(plan=plan_id, stage=after.stage_id, cluster=after.cluster, node=after.node))
-        elif stage.has_ended and stage.seen is not None:
-            self._book.record_end(plan_id, stage.seen, is_shadow=stage.is_shadow)
-            self._tell(
-                events.StageFinished(
-                    plan=plan_id, stage=after.stage_id, cluster=after.cluster, node=after.node, phase=changed[1]
-                )
-            )
-            self._learn(run, after.stage_id)
+            self._tell_started(after)
+        elif changed[1] == "failed" and stage.replica is not None and self._health.is_up(stage.replica.placement):
+            self._lose(run, name, "its pod failed")
+        elif stage.has_ended:
+            self._end(run, name)
+
+    def _end(self, run: PlanRun, name: str) -> None:
+        self._ends.take_stage(run, name)
+        self._drop_replica(run, name)
+
+    def _see_replica(self, run: PlanRun, name: str, replica: Replica, pod: PodState | None) -> None:
+        """Take in how a stage's second pod is: the stage goes on with it once it has succeeded."""
+        if pod is None:
+            self._drop_replica(run, name)
+            return
+        self._planner.release(run.plan.plan_id, name)
+        before, replica.is_asked, replica.seen = replica.seen, True, stage_observation(pod)
+        if replica.seen.phase == "succeeded":
+            self._changed[run.plan.plan_id] = None
+            self._send(run, name, replica.placement)
+            self._end(run, name)
+        elif replica.seen.phase in ("failed", "lost"):
+            self._drop_replica(run, name)
+        elif replica.seen.phase == "running" and (before is None or before.phase != "running"):
+            self._tell_started(pod)
+
+    def _tell_started(self, pod: PodState) -> None:
+        self._tell(events.StageStarted(plan=pod.plan_id, stage=pod.stage_id, cluster=pod.cluster, node=pod.node))
 
     def _see_left(self, pod: PodState) -> None:
         """Have pods removed that a plan left which was over before this process began."""
         stored = self._book.find(pod.plan_id)
         if stored is not None and stored.is_acting and stored.status:
             self._cleaner.clear_later(stored.plan, pod.cluster)
-
-    def _learn(self, run: PlanRun, name: str) -> None:
-        seen = run.stages[name].seen
-        if seen is None or run.plan.prediction is None:
-            return
-        predicted = next((one for one in run.plan.prediction.stages if one.stage_id == name), None)
-        self._planner.learn(run.job, run.plan, seen, None if run.stages[name].is_shadow else predicted)
 
     # What is lost
 
@@ -322,7 +334,7 @@ class FleetKeeper:
 
     def _fail_over_from_away(self) -> None:
         now_ms = self._clock_ms()
-        for cluster, since_ms in list(self._away_since_ms.items()):
+        for cluster, since_ms in list(self._health.away_since_ms.items()):
             if now_ms - since_ms >= self._settings.lost_after_ms:
                 for run, name in self._on(cluster):
                     self._lose(run, name, f"cluster {cluster} does not answer")
@@ -336,6 +348,7 @@ class FleetKeeper:
         self._tell(events.StageLost(plan=plan_id, stage=name, cluster=left.cluster, node=left.node_name, reason=reason))
         shadow = self._usable_shadow(run, name) if run.is_acting and not stage.is_shadow else None
         if shadow is None:
+            self._drop_replica(run, name)
             run.lose(name, reason)
             if stage.seen is not None:
                 self._book.record_end(plan_id, stage.seen, is_shadow=stage.is_shadow)
@@ -344,11 +357,13 @@ class FleetKeeper:
 
     def _send(self, run: PlanRun, name: str, shadow: Placement) -> None:
         """Let a stage go on at another place, and have what it leaves removed."""
-        plan_id, left = run.plan.plan_id, run.stages[name].placement
+        plan_id, stage = run.plan.plan_id, run.stages[name]
+        left = stage.placement
         self._book.record_move(plan_id, name, shadow)
         run.fail_over(name, shadow)
-        self._tell(events.StageFailedOver(plan=plan_id, stage=name, cluster=shadow.cluster, node=shadow.node_name))
-        self._cleaner.leave(run.plan, name, left)
+        if not stage.has_ended:
+            self._tell(events.StageFailedOver(plan=plan_id, stage=name, cluster=shadow.cluster, node=shadow.node_name))
+        self._cleaner.leave(run.plan, name, left.cluster, is_shadow=False)
 
     def movable(self, plan_id: str, name: str) -> Placement:
         """Where a stage is that can be moved.
@@ -383,19 +398,68 @@ class FleetKeeper:
             raise ActionError(f"stage {name} of {plan_id}: it has been moved already", is_final=True)
         return run, stage.placement
 
+    def replicable(self, plan_id: str, name: str) -> Placement:
+        """Where a stage is that can be run a second time.
+
+        Raises
+        ------
+        ActionError
+            When there is no such stage under way, its pod has not been seen yet, or it has moved or been replicated already.
+        """
+        with self._lock:
+            return self._replicable(plan_id, name)[1]
+
+    def replicate(self, plan_id: str, name: str) -> Placement:
+        """Run a stage a second time, at its shadow placement or another one with room; gives it. The pod that succeeds first counts.
+
+        Raises as `replicable`, and when there is no other place.
+        """
+        with self._lock:
+            run, _ = self._replicable(plan_id, name)
+            place = self._usable_shadow(run, name)
+            if place is None:
+                raise ActionError(f"stage {name} of {plan_id}: no other place has room for it", is_final=True)
+            self._book.record_replica(plan_id, name, place)
+            run.stages[name].replica = Replica(place)
+            self._changed[plan_id] = None
+        self.step()
+        return place
+
+    def _replicable(self, plan_id: str, name: str) -> tuple[PlanRun, Placement]:
+        run, placement = self._movable(plan_id, name)
+        stored = self._book.find(plan_id)
+        if stored is not None and name in stored.replicated:
+            raise ActionError(f"stage {name} of {plan_id}: it has been replicated already", is_final=True)
+        if run.stages[name].seen is None:
+            raise ActionError(
+                f"stage {name} of {plan_id}: its own pod has not been seen yet. Ask again when it is there",
+                is_final=True,
+            )
+        return run, placement
+
+    def _drop_replica(self, run: PlanRun, name: str) -> None:
+        """Go on without a stage's second pod, where it has one."""
+        stage = run.stages[name]
+        replica, stage.replica = stage.replica, None
+        if replica is None:
+            return
+        self._waiting.pop((run.plan.plan_id, name, True), None)
+        self._planner.release(run.plan.plan_id, name)
+        if replica.is_asked:
+            self._cleaner.leave(run.plan, name, replica.placement.cluster, is_shadow=True)
+
     def _usable_shadow(self, run: PlanRun, name: str) -> Placement | None:
-        """Another place for a stage that has room for it, which is held from now on."""
+        """Another place for a stage that has room for it, which is held from now on; where it has a replica, that one's."""
+        replica = run.stages[name].replica
+        if replica is not None:
+            return replica.placement if self._health.is_up(replica.placement) else None
         planned = run.shadow_of(name)
-        if planned is not None and self._is_up(planned) and self._planner.move(run.job, run.plan, name, planned):
+        if planned is not None and self._health.is_up(planned) and self._planner.move(run.job, run.plan, name, planned):
             return planned
         found = self._planner.replacement(run.job, run.plan, name)
-        if found is None or not self._is_up(found) or not self._planner.move(run.job, run.plan, name, found):
+        if found is None or not self._health.is_up(found) or not self._planner.move(run.job, run.plan, name, found):
             return None
         return found
-
-    def _is_up(self, placement: Placement) -> bool:
-        node = self._state.node(placement.cluster, placement.node_name)
-        return placement.cluster not in self._away_since_ms and node is not None and node.is_ready
 
     # What is done
 
@@ -408,7 +472,7 @@ class FleetKeeper:
             key = (run.plan.plan_id, name, stage.is_shadow)
             if key in self._waiting:
                 continue
-            if stage.placement.cluster in self._away_since_ms:
+            if stage.placement.cluster in self._health.away_since_ms:
                 self._lose(run, name, f"cluster {stage.placement.cluster} does not answer")
                 stage, key = run.stages[name], (run.plan.plan_id, name, True)
                 if stage.has_ended:
@@ -418,9 +482,21 @@ class FleetKeeper:
                 self._waiting[key] = int(inputs_ms) + 1
                 continue
             stage.is_asked = True
-            self._flying.add(key)
-            work = _Create(self, run, name, stage.placement, stage.is_shadow)
-            self._unsent.append((stage.placement.cluster, work))
+            self._ask(run, name, stage.placement, is_shadow=stage.is_shadow)
+        for name, stage in run.stages.items():
+            replica = stage.replica
+            if replica is None or replica.is_asked or (run.plan.plan_id, name, True) in self._waiting:
+                continue
+            if not self._health.is_up(replica.placement):
+                self._drop_replica(run, name)
+                continue
+            replica.is_asked = True
+            self._ask(run, name, replica.placement, is_shadow=True)
+
+    def _ask(self, run: PlanRun, name: str, placement: Placement, *, is_shadow: bool) -> None:
+        """Have a stage's pod made."""
+        self._flying.add((run.plan.plan_id, name, is_shadow))
+        self._unsent.append((placement.cluster, _Create(self, run, name, placement, is_shadow)))
 
     def _retry(self) -> None:
         """Let stages whose pods were refused for now be asked for again when it is time."""
@@ -433,8 +509,10 @@ class FleetKeeper:
         """Take note that a stage's pod was made."""
         with self._lock:
             self._flying.discard((run.plan.plan_id, name, is_shadow))
-            if run.stages[name].is_shadow != is_shadow:
-                self._cleaner.leave(run.plan, name, placement)  # it has moved meanwhile
+            stage = run.stages[name]
+            if stage.is_shadow != is_shadow and not (is_shadow and stage.replica is not None):
+                # It has moved meanwhile, or ended without its replica.
+                self._cleaner.leave(run.plan, name, placement.cluster, is_shadow=is_shadow)
         self._tell(
             events.FleetAction(action="create pod", cluster=placement.cluster, target=pod, plan=run.plan.plan_id)
         )
@@ -455,6 +533,13 @@ class FleetKeeper:
             key = (run.plan.plan_id, name, is_shadow)
             self._flying.discard(key)
             stage = run.stages[name]
+            if is_shadow and stage.replica is not None:
+                if error.is_final:
+                    self._drop_replica(run, name)
+                else:
+                    stage.replica.is_asked = False
+                    self._waiting[key] = self._clock_ms() + self._settings.retry_ms
+                return
             if stage.is_shadow != is_shadow or stage.seen is not None or run.plan.plan_id not in self._runs:
                 return
             stage.is_asked = False
@@ -466,34 +551,14 @@ class FleetKeeper:
     # What is over
 
     def _finish(self, run: PlanRun) -> None:
-        plan, observation = run.plan, run.observation
-        row = self.report.add(plan, run.job, observation)
-        verdict: PlanVerdict | None = None
-        if run.status == "succeeded":
-            parts = [self._planner.energy_j(run.job, plan, seen) for seen in observation.stages]
-            known = [part for part in parts if part is not None]
-            energy_j = sum(known) if len(known) == len(parts) else None
-            verdict = verify_plan(plan, observation, energy_j=energy_j, tolerances=self._settings.tolerances)
-        self._book.record_over(plan.plan_id, run.status, verdict)
+        plan = run.plan
+        self._ends.take_plan(run)
         self._planner.release(plan.plan_id)
         del self._runs[plan.plan_id]
         places = {stage.placement.cluster for stage in run.stages.values()}
         places |= {placement.cluster for placement in plan.placements.values()}
         for cluster in sorted(places) if run.is_acting else ():
             self._cleaner.clear_later(plan, cluster)
-        ends = [seen.finished_ms for seen in observation.stages if seen.finished_ms is not None]
-        latency_ms = float(max(ends) - plan.accepted_ms) if ends else 0.0
-        self._tell(events.PlanFinished(plan=plan.plan_id, status=run.status, latency_ms=latency_ms))
-        if row is not None:
-            self._tell(
-                events.PlanVerified(
-                    plan=plan.plan_id,
-                    predicted_ms=row.predicted_ms,
-                    observed_ms=row.observed_ms,
-                    error_ratio=row.error_ratio,
-                    is_within_tolerance=abs(row.error_ratio) <= self._settings.tolerances.latency_ratio,
-                )
-            )
 
     def counts(self) -> dict[str, int]:
         """Number of plans that are not over, by status."""

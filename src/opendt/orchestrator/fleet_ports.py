@@ -128,8 +128,8 @@ class Hands(Protocol):
             When the cluster refuses or does not answer.
         """
 
-    def delete(self, plan: Plan, stage_id: str, placement: Placement, *, is_shadow: bool) -> None:
-        """Remove a stage's pod, where it is there."""
+    def delete(self, plan: Plan, stage_id: str, cluster: str, *, is_shadow: bool) -> None:
+        """Remove a stage's pod from a cluster, where it is there."""
 
     def clear(self, plan: Plan, cluster: str) -> None:
         """Remove all that a plan made in a cluster."""

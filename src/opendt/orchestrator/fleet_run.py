@@ -18,9 +18,18 @@ if TYPE_CHECKING:
     from opendt.model.job import Job
     from opendt.model.plan import Placement, Plan, PlanStatus
 
-__all__ = ["PlanRun", "StageRun"]
+__all__ = ["PlanRun", "Replica", "StageRun"]
 
 _ENDED: Final = frozenset({"succeeded", "failed", "lost"})
+
+
+@dataclass(slots=True)
+class Replica:
+    """A second pod of a stage, at another place: the one that succeeds first counts."""
+
+    placement: Placement
+    is_asked: bool = False
+    seen: StageObservation | None = None
 
 
 @dataclass(slots=True)
@@ -32,6 +41,7 @@ class StageRun:
     is_shadow: bool = False
     is_asked: bool = False
     seen: StageObservation | None = None
+    replica: Replica | None = None
 
     @property
     def phase(self) -> str:
@@ -130,9 +140,24 @@ class PlanRun:
         return None if stage.is_shadow else shadow
 
     def fail_over(self, name: str, placement: Placement) -> None:
-        """Move a stage to another placement, to be asked for anew. It happens once: a shadow has no shadow."""
+        """Move a stage to another placement, to be asked for anew; to that of its replica, which goes on as it is.
+
+        It happens once: a shadow has no shadow.
+        """
         stage = self.stages[name]
-        stage.placement, stage.is_shadow, stage.is_asked, stage.seen = placement, True, False, None
+        there = stage.replica if stage.replica is not None and stage.replica.placement == placement else None
+        stage.placement, stage.is_shadow, stage.replica = placement, True, None
+        stage.is_asked = there is not None and there.is_asked
+        stage.seen = None if there is None else there.seen
+
+    def replicas(self, cluster: str, node: str) -> list[str]:
+        """Stages that have a replica on a node."""
+        return [
+            name
+            for name, stage in self.stages.items()
+            if stage.replica is not None
+            and (stage.replica.placement.cluster, stage.replica.placement.node_name) == (cluster, node)
+        ]
 
     def on(self, cluster: str, node: str | None = None) -> Iterator[str]:
         """Stages that are asked for and have not ended, in a cluster, or on one of its nodes."""

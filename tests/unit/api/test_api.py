@@ -275,6 +275,23 @@ def test_a_stage_is_moved_to_its_shadow(client: TestClient, fleet: SmallFleet) -
     assert "found none under way" in gone.json()["detail"]
 
 
+def test_a_stage_is_run_a_second_time_at_its_shadow(client: TestClient, fleet: SmallFleet) -> None:
+    plan_id = client.post("/plan", json=body(strategy="resilient")).json()["plan_id"]
+    more = asked("replicate", plan_id=plan_id, stage_id="first")
+    early = client.post("/actions", json=more | {"dry_run": True})
+    assert early.status_code == 409
+    assert "its own pod has not been seen yet" in early.json()["detail"]
+    fleet.settle()
+    assert client.post("/actions", json=more | {"dry_run": True}).json()["outcome"] == "would_be_done"
+    assert client.post("/actions", json=more).json()["outcome"] == "done"
+    fleet.settle()
+    assert {fleet.pod("first").cluster, fleet.pod("first-shadow", "b").cluster} == {"a", "b"}
+    told = [notice.event for notice in fleet.notices if notice.event.kind == "fleet_action"]
+    assert f"replicate stage/{plan_id}/first in a" in [event.said for event in told]
+    again = client.post("/actions", json=more)
+    assert (again.status_code, "replicated already" in again.json()["detail"]) == (409, True)
+
+
 def test_actions_that_cannot_be_are_refused_by_name(client: TestClient, fleet: SmallFleet) -> None:
     for request, status, words in (
         (asked("cordon", cluster="nowhere", node="x"), 422, "cluster: found 'nowhere', expected one of a, b"),

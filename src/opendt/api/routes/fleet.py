@@ -51,7 +51,7 @@ def fleet_routes(service: FleetService) -> APIRouter:
 
     @router.post("/actions", response_model=ActionAnswer)
     def act(request: ActionRequest) -> ActionAnswer:
-        """Do something to the fleet: cordon, uncordon, evict, scale, or migrate a stage of a plan; written down first."""
+        """Do something to the fleet: cordon, uncordon, evict, scale, migrate or replicate a stage of a plan; written down first."""
         return ActionAnswer(**asdict(service.act(request.request, dry_run=request.dry_run)))
 
     @router.get("/health")
