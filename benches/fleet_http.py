@@ -75,18 +75,20 @@ def latencies() -> dict[str, Any]:
 
 def serve(folder: Path, pipe: Connection) -> None:
     """Serve the fleet of a folder until told to stop."""
-    import gc
-
     from opendt.api.serve import served
     from opendt.orchestrator.events import EventBus
+    from opendt.orchestrator.process import rare_collections
     from opendt.orchestrator.settings_model import ApiSettings, FleetSettings, Settings
     from opendt.verification.ledger import Ledger
 
     fleet = FleetSettings(spec=folder / "fleet.yaml", report_dir=folder / "reports")
     settings = Settings(state_dir=folder / "state", fleet=fleet, api=ApiSettings(port=0))
     settings.state_dir.mkdir()
-    with Ledger.open(settings.ledger_address) as ledger, served(settings, ledger, EventBus()) as port:
-        gc.freeze()
+    with (
+        Ledger.open(settings.ledger_address) as ledger,
+        served(settings, ledger, EventBus()) as port,
+        rare_collections(),
+    ):
         pipe.send(port)
         while pipe.recv():
             pipe.send(time.process_time())

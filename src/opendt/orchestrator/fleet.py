@@ -374,6 +374,11 @@ class FleetService:
         observation = PlanObservation(plan_id=plan_id, status=status, stages=seen)
         return PlanRecord(stored.plan, stored.job, status, observation, stored.verdict)
 
+    def is_over(self, plan_id: str) -> bool:
+        """Whether all was told that ever will be of a plan; raises as `record`."""
+        stored = self._stored(plan_id)
+        return self.keeper.run_of(plan_id) is None and bool(stored.status)
+
     def records(self) -> list[PlanRecord]:
         """All plans but dry runs, oldest first."""
         return [self.record(stored.plan.plan_id) for stored in self._book.all()]

@@ -552,7 +552,7 @@ class FleetKeeper:
 
     def _finish(self, run: PlanRun) -> None:
         plan = run.plan
-        self._ends.take_plan(run)
+        self._ends.take_plan(run)  # and only then let go: who follows a plan listens as long as it has a run
         self._planner.release(plan.plan_id)
         del self._runs[plan.plan_id]
         places = {stage.placement.cluster for stage in run.stages.values()}

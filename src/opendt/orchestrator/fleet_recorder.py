@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -47,7 +48,9 @@ KEPT_KINDS: Final = frozenset(
         events.StageLost.kind,
     }
 )
-_GATHERED_S: Final = 0.25
+_GATHERED_S: Final = 0.05
+"""Batches are small: a plan that is stored meanwhile waits for one of them."""
+_TIDIED_S: Final = 1.0
 _AT_ONCE: Final = 500
 _WAITING: Final = 100_000
 """Events that may wait while the ledger is away; what comes on top of them is only logged."""
@@ -66,6 +69,7 @@ def recording(ledger: Ledger, bus: EventBus) -> Iterator[None]:
             log().warning("the ledger is behind: an event is not kept", event_kind=notice.event.kind)
 
     def write() -> None:
+        tidied_s = time.monotonic()
         while (first := waiting.get()) is not None:
             ending.wait(_GATHERED_S)
             notices = [first, *_drained(waiting)]
@@ -77,7 +81,9 @@ def recording(ledger: Ledger, bus: EventBus) -> Iterator[None]:
                     ledger.record_events(rows, name)
                 except LedgerError as error:
                     log().warning("events are not kept", events=len(rows), reason=str(error))
-            ledger.tidy()
+            if time.monotonic() - tidied_s >= _TIDIED_S:
+                ledger.tidy()
+                tidied_s = time.monotonic()
 
     thread = threading.Thread(target=write, name="fleet-events", daemon=True)
     thread.start()

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from opendt.orchestrator.settings_model import Settings
 
-__all__ = ["Beside", "run"]
+__all__ = ["Beside", "rare_collections", "run"]
 
 Beside = Callable[["Settings", Ledger, EventBus], AbstractContextManager[object]]
 
@@ -101,6 +101,7 @@ def run(settings: Settings, *, drain: bool = False, beside: Beside | None = None
         if beside is not None:
             stack.enter_context(beside(settings, ledger, bus))
             if not settings.datacenter:
+                stack.enter_context(rare_collections())
                 _rest_until_stopped(patience, pulse)
                 return
         watchers = FileWatchers()
@@ -116,7 +117,7 @@ def run(settings: Settings, *, drain: bool = False, beside: Beside | None = None
         _refuse_second_process(settings, names, ledger, bus)
         follower = Follower(settings, make, names, ledger, source, bus=bus, patience=patience, pulse=pulse)
         _say_what_follows(settings, names)
-        stack.enter_context(_rare_collections())
+        stack.enter_context(rare_collections())
         follower.run(drain=drain)
 
 
@@ -235,7 +236,7 @@ def _recorder(ledger: Ledger) -> Callable[[Notice], None]:
 
 
 @contextmanager
-def _rare_collections() -> Iterator[None]:
+def rare_collections() -> Iterator[None]:
     """Keep the collector of cycles from going through modules and models, which stay, and through every thousand records."""
     before = gc.get_threshold()
     gc.freeze()

@@ -256,6 +256,21 @@ def test_events_of_a_plan_are_told_in_order_from_where_one_left(fleet: SmallFlee
     assert [one.datacenter for one in (notice.event for notice in told)] == ["fleet", "fleet"]
 
 
+def test_a_plan_is_over_once_all_was_told_of_it(fleet: SmallFleet) -> None:
+    plan = fleet.service.plan(job())
+    tried = fleet.service.plan(job("job-2"), dry_run=True)
+    seen = []
+    fleet.bus.subscribe(lambda notice: seen.append((notice.event.kind, fleet.service.is_over(plan.plan_id))))
+    fleet.settle()
+    fleet.finish("first")
+    fleet.finish("second")
+    assert seen[-2:] == [("plan_finished", False), ("plan_verified", False)]
+    assert fleet.service.is_over(plan.plan_id)
+    assert fleet.service.is_over(tried.plan_id)
+    with pytest.raises(UnknownPlan):
+        fleet.service.is_over("nothing")
+
+
 def test_only_stages_that_wait_have_a_start_to_estimate(fleet: SmallFleet) -> None:
     plan = fleet.service.plan(job())
     fleet.settle()

@@ -23,7 +23,6 @@ __all__ = ["plan_routes"]
 _JSON: Final = "application/json"
 _WAIT_S: Final = 10.0
 """How long a stream waits for an event before it shows that it is alive."""
-_OVER: Final = frozenset({"succeeded", "failed", "dry_run", "infeasible"})
 
 
 def plan_routes(service: FleetService) -> APIRouter:
@@ -96,7 +95,7 @@ def _start(estimate: StartEstimate) -> StartAnswer:
 
 async def _stream(service: FleetService, plan_id: str, after: int) -> AsyncIterator[bytes]:
     while True:
-        is_over = service.record(plan_id).status in _OVER
+        is_over = service.is_over(plan_id)
         told = await run_in_threadpool(service.events, plan_id, after, 0.0 if is_over else _WAIT_S)
         for notice in told:
             after = notice.number
