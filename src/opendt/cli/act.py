@@ -101,6 +101,6 @@ def _ask(request: dict[str, Any], *, config: Path | None, server: str | None, as
         words = {"done": "done", "unchanged": "it was so already", "would_be_done": "would be done"}
         where = f"{answer['action']} {answer['target']} in {answer['cluster']}"
         if answer["outcome"] != "failed":
-            click.echo(f"{where}: {words[answer['outcome']]}")
+            click.echo(", ".join(part for part in (f"{where}: {words[answer['outcome']]}", answer["message"]) if part))
     if answer["outcome"] == "failed":
         raise OpenDTError(f"{answer['action']} {answer['target']} in {answer['cluster']}: {answer['message']}")

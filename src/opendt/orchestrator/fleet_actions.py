@@ -44,7 +44,7 @@ class ActionReport:
     outcome : {"done", "unchanged", "failed", "would_be_done"}
         ``unchanged`` where it was so already.
     message : str
-        Why it failed.
+        Why it failed; where a stage goes on, or runs a second time.
     """
 
     action_id: str
@@ -137,18 +137,21 @@ class FleetActions:
         return request.cluster
 
     def _done(self, request: FleetRequest, hands: Hands, *, dry_run: bool) -> tuple[Outcome, str]:
+        done: Outcome = "would_be_done" if dry_run else "done"
         try:
             if isinstance(request, Migrate | Replicate):
-                do = self._keeper.move if isinstance(request, Migrate) else self._keeper.replicate
-                if not dry_run:
-                    do(request.plan_id, request.stage_id)
-                return ("would_be_done" if dry_run else "done"), ""
-            is_changed = hands.act(request, dry_run=dry_run)
+                return done, "" if dry_run else self._elsewhere(request)
+            if not hands.act(request, dry_run=dry_run):
+                return "unchanged", ""
         except ActionError as error:
             return "failed", str(error)
-        if not is_changed:
-            return "unchanged", ""
-        return ("would_be_done" if dry_run else "done"), ""
+        return done, ""
+
+    def _elsewhere(self, request: Migrate | Replicate) -> str:
+        """Let a stage go on at another place, or run there a second time; says where."""
+        have = self._keeper.move if isinstance(request, Migrate) else self._keeper.replicate
+        place = have(request.plan_id, request.stage_id)
+        return f"on {place.node_name} in {place.cluster}"
 
     def _report(
         self,

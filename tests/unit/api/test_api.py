@@ -264,7 +264,7 @@ def test_a_stage_is_moved_to_its_shadow(client: TestClient, fleet: SmallFleet) -
     move = asked("migrate", plan_id=plan_id, stage_id="first")
     assert client.post("/actions", json=move | {"dry_run": True}).json()["outcome"] == "would_be_done"
     said = client.post("/actions", json=move).json()
-    assert (said["outcome"], said["cluster"]) == ("done", "a")
+    assert (said["outcome"], said["cluster"], said["message"]) == ("done", "a", "on b-1 in b")
     fleet.settle()
     assert fleet.pod("first-shadow", "b").plan_id == plan_id
     assert fleet.hands.deleted == [f"{plan_id}-first"]
