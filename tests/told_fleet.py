@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from opendt.model.fleet import ClusterState, LatencyMatrix, NodeState, PodState
+from opendt.model.fleet import ClusterState, LatencyMatrix, NodeState, PodRole, PodState
 from opendt.model.job import Job
 from opendt.model.plan import (
     Infeasible,
@@ -193,11 +193,11 @@ class DirectHands:
         self.acted.append((request, dry_run))
         return self.changes
 
-    def create(self, plan: Plan, job: Job, stage_id: str, placement: Placement, *, is_shadow: bool) -> str:
+    def create(self, plan: Plan, job: Job, stage_id: str, placement: Placement, *, role: PodRole) -> str:
         """Make it, pending."""
         if self.refusal is not None and placement.cluster == self.refusing:
             raise self.refusal
-        name = f"{plan.plan_id}-{stage_id}{'-shadow' if is_shadow else ''}"
+        name = f"{plan.plan_id}-{stage_id}{'' if role == 'stage' else f'-{role}'}"
         self.made.append(name)
         if self.state.pod(placement.cluster, "opendt", name) is None:
             pod = PodState(
@@ -213,14 +213,14 @@ class DirectHands:
                 plan_id=plan.plan_id,
                 job_id=job.id,
                 stage_id=stage_id,
-                is_shadow=is_shadow,
+                role=role,
             )
             self.state.apply(FleetUpdate(placement.cluster, pods=(pod,)))
         return name
 
-    def delete(self, plan: Plan, stage_id: str, cluster: str, *, is_shadow: bool) -> None:
+    def delete(self, plan: Plan, stage_id: str, cluster: str, *, role: PodRole) -> None:
         """Remove it."""
-        name = f"{plan.plan_id}-{stage_id}{'-shadow' if is_shadow else ''}"
+        name = f"{plan.plan_id}-{stage_id}{'' if role == 'stage' else f'-{role}'}"
         self.deleted.append(name)
         self.state.apply(FleetUpdate(cluster, gone_pods=(("opendt", name),)))
 
@@ -243,6 +243,7 @@ class SmallFleet:
         may_act: bool = True,
         state: FleetState | None = None,
         settings: KeeperSettings | None = None,
+        leader: Callable[[], str] = lambda: "",
     ) -> None:
         self.now_ms = NOW_MS
         self.state = state or FleetState(LatencyMatrix({("a", "b"): 0.0, ("b", "a"): 0.0}), clock_ms=self.clock_ms)
@@ -275,6 +276,7 @@ class SmallFleet:
             self.clock_ms,
             actions,
             settings=ServiceSettings(may_act=may_act),
+            leader=leader,
         )
         if state is None:
             for cluster in ("a", "b"):

@@ -163,7 +163,7 @@ def test_a_stage_runs_a_second_time_and_one_end_counts(served: Service) -> None:
     def pods() -> list[dict[str, object]]:
         return [pod for pod in served.get("/snapshot")["pods"] if pod["plan_id"] == plan_id]
 
-    eventually(lambda: {pod["is_shadow"] for pod in pods()} == {True, False}, "both pods are there")
+    eventually(lambda: {pod["role"] for pod in pods()} == {"stage", "replica"}, "both pods are there")
     assert len({(pod["cluster"], pod["node"]) for pod in pods()}) == 2
     again = played.command("act", "replicate", plan_id, "s0", code=1)
     assert "has been replicated already" in again.stderr

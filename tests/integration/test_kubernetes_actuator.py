@@ -69,7 +69,7 @@ def phase(planes, cluster, plan_id):
 
 
 def test_a_plan_becomes_pods_once_however_often_it_is_applied(planes, manager):
-    left, right = a_stage("s1"), a_stage("s2", "right", "node-00002", is_shadow=True)
+    left, right = a_stage("s1"), a_stage("s2", "right", "node-00002", role="shadow")
     plan = a_plan("once")
     with acting(manager, binds_directly=True) as actuator:
         first = actuator.apply(plan, [left, right])
@@ -85,11 +85,11 @@ def test_a_plan_becomes_pods_once_however_often_it_is_applied(planes, manager):
         assert [each.uid for each in again.results] == [each.uid for each in first.results]
     (found,) = pods_of(planes["right"], "once").values()
     pod = decode_pod("right", found)
-    assert (pod.plan_id, pod.job_id, pod.stage_id, pod.is_shadow, pod.node) == (
+    assert (pod.plan_id, pod.job_id, pod.stage_id, pod.role, pod.node) == (
         "once",
         "job-1",
         "s2",
-        True,
+        "shadow",
         "node-00002",
     )
     assert (pod.cpu_millicores, pod.memory_mib) == (20, 16)

@@ -393,7 +393,7 @@ class Actuator:
         return path_of("api", "v1", "namespaces", namespace, "pods", name)
 
     def _pod_name(self, plan: Plan, stage: StagePod) -> str:
-        return pod_name(plan.plan_id, stage.placement.stage_id, is_shadow=stage.is_shadow, copy=stage.copy)
+        return pod_name(plan.plan_id, stage.placement.stage_id, role=stage.role, copy=stage.copy)
 
 
 def _dry(dry_run: DryRun) -> dict[str, str]:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from opendt.kubernetes.pods import EXEC_FORMAT, GPU_COUNT, GPU_MILLIS, JOB, ORIGIN, PLAN_ID, SHADOW, STAGE
+from opendt.kubernetes.pods import EXEC_FORMAT, GPU_COUNT, GPU_MILLIS, JOB, ORIGIN, PLAN_ID, ROLE, STAGE
 from opendt.kubernetes.quantities import bytes_text, millicores_text
 from opendt.model.errors import InputError
 
 if TYPE_CHECKING:
+    from opendt.model.fleet import PodRole
     from opendt.model.job import Toleration
     from opendt.model.plan import Placement, Plan
 
@@ -87,10 +88,10 @@ class StagePod:
         More of them.
     origin_cluster : str
         Where its job comes from.
-    is_shadow : bool
-        Whether it stands in for the one that was placed first.
+    role : {"stage", "replica", "shadow"}
+        Whether it is the stage's own, runs beside it, or stands in for it.
     copy : int
-        0 for the first pod of the stage; higher for replicas and after migrations.
+        0 for the first pod of the stage in that role; higher for copies and after migrations.
     deadline_s : int, optional
         After which the cluster ends it.
     """
@@ -109,7 +110,7 @@ class StagePod:
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     origin_cluster: str = ""
-    is_shadow: bool = False
+    role: PodRole = "stage"
     copy: int = 0
     deadline_s: int | None = None
 
@@ -134,17 +135,17 @@ def anchor_name(plan_id: str) -> str:
     return f"opendt-{plan_id if is_name else hashlib.sha256(plan_id.encode()).hexdigest()[:16]}"
 
 
-def pod_name(plan_id: str, stage_id: str, *, is_shadow: bool = False, copy: int = 0) -> str:
-    """Name of a stage's pod: from plan, stage and copy alone, and another for each of them.
+def pod_name(plan_id: str, stage_id: str, *, role: PodRole = "stage", copy: int = 0) -> str:
+    """Name of a stage's pod: from plan, stage, role and copy alone, and another for each of them.
 
     Examples
     --------
-    >>> pod_name("plan-7", "s1"), pod_name("plan-7", "s1", is_shadow=True, copy=2)
+    >>> pod_name("plan-7", "s1"), pod_name("plan-7", "s1", role="shadow", copy=2)
     ('opendt-plan-7-s1-501243e3', 'opendt-plan-7-s1-shadow-2-d9965b60')
     """
-    name = f"{anchor_name(plan_id)}-{stage_id}{'-shadow' if is_shadow else ''}{f'-{copy}' if copy else ''}"
+    name = f"{anchor_name(plan_id)}-{stage_id}{'' if role == 'stage' else f'-{role}'}{f'-{copy}' if copy else ''}"
     # Without it, stage "b-c" of plan "a" and stage "c" of plan "a-b" would share a name.
-    digest = hashlib.sha256(f"{plan_id}/{stage_id}/{is_shadow}/{copy}".encode()).hexdigest()[:8]
+    digest = hashlib.sha256(f"{plan_id}/{stage_id}/{role}/{copy}".encode()).hexdigest()[:8]
     return f"{name[: _LONGEST - 9].rstrip('-')}-{digest}"
 
 
@@ -180,7 +181,7 @@ def pod_manifest(plan: Plan, stage: StagePod, settings: PodSettings, anchor_uid:
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
-            "name": pod_name(plan.plan_id, placement.stage_id, is_shadow=stage.is_shadow, copy=stage.copy),
+            "name": pod_name(plan.plan_id, placement.stage_id, role=stage.role, copy=stage.copy),
             "namespace": settings.namespace,
             "labels": {
                 **stage.labels,
@@ -189,7 +190,7 @@ def pod_manifest(plan: Plan, stage: StagePod, settings: PodSettings, anchor_uid:
                 JOB: plan.job_id,
                 STAGE: placement.stage_id,
                 EXEC_FORMAT: placement.exec_format,
-                SHADOW: "true" if stage.is_shadow else "false",
+                ROLE: stage.role,
                 **({ORIGIN: stage.origin_cluster} if stage.origin_cluster else {}),
             },
             "annotations": annotations,

@@ -16,7 +16,7 @@ import orjson
 
 from opendt.kubernetes.labels import gpu_count
 from opendt.kubernetes.quantities import mib_up, millicores_up, parse_quantity
-from opendt.model.fleet import PodPhase, PodState
+from opendt.model.fleet import PodPhase, PodRole, PodState
 from opendt.model.job import ExecFormat
 from opendt.model.plan import StageObservation
 
@@ -27,7 +27,7 @@ __all__ = [
     "JOB",
     "ORIGIN",
     "PLAN_ID",
-    "SHADOW",
+    "ROLE",
     "STAGE",
     "WRITTEN_MS",
     "decode_pod",
@@ -41,13 +41,13 @@ PLAN_ID: Final = "opendt.io/plan-id"
 JOB: Final = "opendt.io/job"
 STAGE: Final = "opendt.io/stage"
 EXEC_FORMAT: Final = "opendt.io/exec-format"
-SHADOW: Final = "opendt.io/shadow"
+ROLE: Final = "opendt.io/role"
 ORIGIN: Final = "opendt.io/origin-cluster"
 GPU_COUNT: Final = "opendt.io/gpu"
 GPU_MILLIS: Final = "opendt.io/gpu-millis"
 WRITTEN_MS: Final = "opendt.io/written-ms"
 
-_OURS: Final = frozenset((PLAN_ID, JOB, STAGE, EXEC_FORMAT, SHADOW, ORIGIN))
+_OURS: Final = frozenset((PLAN_ID, JOB, STAGE, EXEC_FORMAT, ROLE, ORIGIN))
 _FORMATS: Final = frozenset(get_args(ExecFormat))
 _PHASES: Final = frozenset(get_args(PodPhase))
 _NOTHING: Final[Mapping[str, str]] = {}
@@ -114,7 +114,7 @@ def decode_pod(cluster: str, thing: Mapping[str, Any]) -> PodState:
         job_id=labels.get(JOB, ""),
         stage_id=labels.get(STAGE, ""),
         exec_format=sys.intern(exec_format) if exec_format in _FORMATS else "native",
-        is_shadow=labels.get(SHADOW) == "true",
+        role=_role(labels.get(ROLE)),
         origin_cluster=sys.intern(labels.get(ORIGIN, "")),
         labels={sys.intern(key): sys.intern(value) for key, value in labels.items() if key not in _OURS} or _NOTHING,
         owner=_owner(metadata),
@@ -173,6 +173,10 @@ def _known(time_ms: int) -> int | None:
 
 def _whole(text: str | None, default: int) -> int:
     return int(text) if text is not None and text.isascii() and text.isdigit() else default
+
+
+def _role(label: str | None) -> PodRole:
+    return cast(PodRole, label) if label in ("replica", "shadow") else "stage"
 
 
 def _owner(metadata: Mapping[str, Any]) -> str:

@@ -17,11 +17,14 @@ __all__ = [
     "LatencyMatrix",
     "NodeState",
     "PodPhase",
+    "PodRole",
     "PodState",
     "Reading",
     "Taint",
 ]
 
+PodRole = Literal["stage", "replica", "shadow"]
+"""What a pod is to its stage: its own, a second one beside it, or the one that stands in for a lost one."""
 PodPhase = Literal["Pending", "Running", "Succeeded", "Failed", "Unknown"]
 _NOTHING: Final[Mapping[str, str]] = {}
 
@@ -131,7 +134,7 @@ class PodState:
     job_id: str = ""
     stage_id: str = ""
     exec_format: str = "native"
-    is_shadow: bool = False
+    role: PodRole = "stage"
     origin_cluster: str = ""
     labels: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
     owner: str = ""

@@ -125,6 +125,12 @@ class EventBus:
         else:
             self._tell()
 
+    @property
+    def published(self) -> int:
+        """Number of the last event, whether or not everyone was told of it yet."""
+        with self._lock:
+            return self._number
+
     def recent(self, count: int | None = None) -> list[Notice]:
         """The last events, oldest first."""
         with self._lock:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from opendt.model.errors import InputError, OpenDTError
 from opendt.model.fleet import Reading
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from opendt.orchestrator.fleet_actions import ActionReport, FleetActions
     from opendt.orchestrator.fleet_keeper import FleetKeeper
     from opendt.orchestrator.fleet_ports import Placed, Planner, StartEstimate
+    from opendt.orchestrator.fleet_run import PlanRun
     from opendt.twin.state import FleetState
 
 __all__ = [
@@ -47,6 +48,9 @@ __all__ = [
     "UnknownPlan",
     "may_act",
 ]
+
+
+_HEARD_S: Final = 1.0
 
 
 class InfeasibleJob(OpenDTError):  # noqa: N818 - said of a job, not of a program
@@ -177,7 +181,10 @@ class FleetService:
     def _reserve_again(self, stored: StoredPlan) -> None:
         plan, job = stored.plan, stored.job
         self.planner.reserve(plan, job)
-        for stage_id, placement in stored.moved.items():
+        for stage_id, placement in stored.replicated.items():
+            if stage_id not in stored.dropped:
+                self.planner.move(job, plan, stage_id, placement)
+        for stage_id, (placement, _) in stored.moved.items():
             self.planner.move(job, plan, stage_id, placement)
         for stage_id in stored.ended:
             self.planner.release(plan.plan_id, stage_id)
@@ -362,10 +369,8 @@ class FleetService:
             When there is none of this id.
         """
         stored = self._stored(plan_id)
-        run = self.keeper.run_of(plan_id)
-        if run is None and not stored.status:
-            run = stored.run()
-        if run is not None:
+        if not stored.status:
+            run = self._followed(plan_id) or stored.run()
             return PlanRecord(stored.plan, stored.job, run.status, run.observation, None)
         if stored.plan.dry_run:
             return PlanRecord(stored.plan, stored.job, "dry_run", None, None)
@@ -377,7 +382,14 @@ class FleetService:
     def is_over(self, plan_id: str) -> bool:
         """Whether all was told that ever will be of a plan; raises as `record`."""
         stored = self._stored(plan_id)
-        return self.keeper.run_of(plan_id) is None and bool(stored.status)
+        if not stored.status or self._followed(plan_id) is not None:
+            return False
+        # What was published of it may still be told by another thread.
+        return self._news.wait_heard(self._bus.published, _HEARD_S)
+
+    def _followed(self, plan_id: str) -> PlanRun | None:
+        """The run of a plan that this process follows; one that follows no longer has runs that are not true any more."""
+        return None if self._leader() else self.keeper.run_of(plan_id)
 
     def records(self) -> list[PlanRecord]:
         """All plans but dry runs, oldest first."""
@@ -416,7 +428,7 @@ class FleetService:
             When there is none of this id.
         """
         stored = self._stored(plan_id)
-        run = self.keeper.run_of(plan_id)
+        run = self._followed(plan_id)
         waiting = (
             [] if run is None else [name for name, one in run.stages.items() if one.phase in ("waiting", "pending")]
         )

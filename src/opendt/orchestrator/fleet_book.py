@@ -1,7 +1,7 @@
 """The book of plans: every plan is in the ledger before anything is done about it, and every end of a stage when it is seen.
 
 A plan's documents stand in the ledger's table of plans under the fleet's name, grouped by the plan's id: the plan with its job,
-the ends of its stages, where a stage went when it lost its place or runs a second time, and the verdict. None of them ever changes. After a kill they
+the ends of its stages, where a stage went on or runs a second time, and the verdict. None of them ever changes. After a kill they
 say what was planned and what is over; the pods of the clusters say the rest.
 """
 
@@ -21,6 +21,7 @@ from opendt.verification.ledger_rows import DocumentRow
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from opendt.model.fleet import PodRole
     from opendt.verification.ledger import Ledger
 
 __all__ = ["PlanBook", "StoredPlan", "job_hash", "plan_id_of"]
@@ -46,11 +47,14 @@ class StoredPlan:
     plan: Plan
     job: Job
     is_acting: bool
-    ended: dict[str, tuple[StageObservation, bool]] = field(default_factory=dict)
-    """Stage -> its end, and whether that was of its shadow."""
-    moved: dict[str, Placement] = field(default_factory=dict)
+    ended: dict[str, tuple[StageObservation, PodRole]] = field(default_factory=dict)
+    """Stage -> its end, and of which of its pods that was."""
+    moved: dict[str, tuple[Placement, PodRole]] = field(default_factory=dict)
+    """Stage -> where it goes on, and as what."""
     replicated: dict[str, Placement] = field(default_factory=dict)
-    """Stage -> where it runs a second time, as long as it does."""
+    """Stage -> where it was to run a second time."""
+    dropped: set[str] = field(default_factory=set)
+    """Stages that go on without that."""
     verdict: PlanVerdict | None = None
     status: str = ""
     """How it ended; empty while it has not."""
@@ -59,12 +63,12 @@ class StoredPlan:
         """The plan as far as the ledger knows it."""
         run = PlanRun(self.plan, self.job, is_acting=self.is_acting)
         for stage_id, placement in self.replicated.items():
-            if stage_id not in self.ended:
+            if stage_id not in self.ended and stage_id not in self.dropped:
                 run.stages[stage_id].replica = Replica(placement)
-        for stage_id, placement in self.moved.items():
-            run.fail_over(stage_id, placement)
-        for seen, is_shadow in self.ended.values():
-            run.note(seen, is_shadow=is_shadow)
+        for stage_id, (placement, role) in self.moved.items():
+            run.fail_over(stage_id, placement, role)
+        for seen, role in self.ended.values():
+            run.note(seen, role=role)
         return run
 
 
@@ -161,21 +165,24 @@ class PlanBook:
         for plan, job in plans:
             self._keep(StoredPlan(plan, job, is_acting))
 
-    def record_end(self, plan_id: str, seen: StageObservation, *, is_shadow: bool) -> None:
+    def record_end(self, plan_id: str, seen: StageObservation, *, role: PodRole) -> None:
         """Record how a stage ended, with the next `flush`."""
-        place = "shadow" if is_shadow else "stage"
-        content = {"type": "stage", "observation": seen.model_dump(mode="json"), "is_shadow": is_shadow}
-        self._add(plan_id, f"{place}.{seen.stage_id}", content)
+        content = {"type": "stage", "observation": seen.model_dump(mode="json"), "role": role}
+        self._add(plan_id, f"{role}.{seen.stage_id}", content)
 
-    def record_move(self, plan_id: str, stage_id: str, placement: Placement) -> None:
-        """Record where a stage goes on, with the next `flush`, before it does."""
-        content = {"type": "move", "stage": stage_id, "placement": placement.model_dump(mode="json")}
+    def record_move(self, plan_id: str, stage_id: str, placement: Placement, role: PodRole) -> None:
+        """Record where a stage goes on, and as what, with the next `flush`, before it does."""
+        content = {"type": "move", "stage": stage_id, "placement": placement.model_dump(mode="json"), "role": role}
         self._add(plan_id, f"move.{stage_id}", content)
 
     def record_replica(self, plan_id: str, stage_id: str, placement: Placement) -> None:
         """Record where a stage is to run a second time, with the next `flush`, before it does."""
         content = {"type": "replica", "stage": stage_id, "placement": placement.model_dump(mode="json")}
-        self._add(plan_id, f"replica.{stage_id}", content)
+        self._add(plan_id, f"replicate.{stage_id}", content)
+
+    def record_drop(self, plan_id: str, stage_id: str) -> None:
+        """Record that a stage goes on without its replica, with the next `flush`."""
+        self._add(plan_id, f"drop.{stage_id}", {"type": "drop", "stage": stage_id})
 
     def record_over(self, plan_id: str, status: str, verdict: PlanVerdict | None) -> None:
         """Record what became of a plan, with the next `flush`."""
@@ -221,12 +228,15 @@ def _apply(stored: StoredPlan, content: Any) -> None:
     kind = content["type"]
     if kind == "stage":
         seen = StageObservation.model_validate_json(_text(content["observation"]))
-        stored.ended[seen.stage_id] = (seen, bool(content["is_shadow"]))
+        stored.ended[seen.stage_id] = (seen, content["role"])
     elif kind == "move":
-        stored.moved[content["stage"]] = Placement.model_validate_json(_text(content["placement"]))
+        placement = Placement.model_validate_json(_text(content["placement"]))
+        stored.moved[content["stage"]] = (placement, content["role"])
         stored.ended.pop(content["stage"], None)
     elif kind == "replica":
         stored.replicated[content["stage"]] = Placement.model_validate_json(_text(content["placement"]))
+    elif kind == "drop":
+        stored.dropped.add(content["stage"])
     elif kind == "over":
         stored.status = content["status"]
         if content["verdict"] is not None:

@@ -17,6 +17,7 @@ from opendt.orchestrator import fleet_events as events
 from opendt.orchestrator.fleet_ports import ActionError
 
 if TYPE_CHECKING:
+    from opendt.model.fleet import PodRole
     from opendt.model.plan import Plan
     from opendt.orchestrator.event_types import Event
     from opendt.orchestrator.fleet_ports import Hands
@@ -50,11 +51,11 @@ class FleetCleaner:
         self._chores = _Chores()
         self._cleared: set[tuple[str, str]] = set()
 
-    def leave(self, plan: Plan, stage_id: str, cluster: str, *, is_shadow: bool) -> None:
+    def leave(self, plan: Plan, stage_id: str, cluster: str, *, role: PodRole) -> None:
         """Have the pod that a stage left behind removed, so that it does not run too should its place come back."""
 
         def delete(hands: Hands) -> None:
-            hands.delete(plan, stage_id, cluster, is_shadow=is_shadow)
+            hands.delete(plan, stage_id, cluster, role=role)
 
         chore = _Chore(cluster, f"what {plan.plan_id} left of stage {stage_id}", delete)
         with self._lock:

@@ -57,15 +57,20 @@ class FleetEnds:
         seen = stage.seen
         if seen is None:
             raise ValueError(f"stage {name} of {plan.plan_id} has ended unseen")
-        self._book.record_end(plan.plan_id, seen, is_shadow=stage.is_shadow)
+        self._book.record_end(plan.plan_id, seen, role=stage.role)
         self._tell(
             events.StageFinished(
                 plan=plan.plan_id, stage=name, cluster=seen.cluster, node=seen.node_name, phase=seen.phase
             )
         )
-        if plan.prediction is not None:
+        self.learn(run, name)
+
+    def learn(self, run: PlanRun, name: str) -> None:
+        """Learn from how the pod of a stage ended, whether or not the stage has."""
+        plan, stage = run.plan, run.stages[name]
+        if plan.prediction is not None and stage.seen is not None:
             predicted = next((one for one in plan.prediction.stages if one.stage_id == name), None)
-            self._planner.learn(run.job, plan, seen, None if stage.is_shadow else predicted)
+            self._planner.learn(run.job, plan, stage.seen, predicted if stage.role == "stage" else None)
 
     def take_plan(self, run: PlanRun) -> None:
         """Take in that a plan is over: held against its prediction, where all of it succeeded."""

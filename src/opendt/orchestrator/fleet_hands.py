@@ -13,6 +13,8 @@ from opendt.twin.scaling import scale_job
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from opendt.model.fleet import PodRole
+
     Annotate = Callable[["Plan", "Job", str], Mapping[str, str]]
 
     from opendt.kubernetes.actions import Actions, DryRun
@@ -75,7 +77,7 @@ class KubernetesHands:
         self._namespace = fleet.namespace
         self._actuator = Actuator(manager, ActuatorSettings(pods=pods), may_act=may_act)
 
-    def create(self, plan: Plan, job: Job, stage_id: str, placement: Placement, *, is_shadow: bool) -> str:
+    def create(self, plan: Plan, job: Job, stage_id: str, placement: Placement, *, role: PodRole) -> str:
         """Make a stage's pod, unless it is there; gives its name."""
         one = next(one for one in scale_job(job, plan.scale).stages if one.stage.id == stage_id)
         annotations = {_WRITTEN_MS: str(self._clock_ms())}
@@ -92,10 +94,10 @@ class KubernetesHands:
             tolerations=one.stage.constraints.tolerations,
             annotations=annotations,
             origin_cluster="" if job.origin is None else job.origin.cluster,
-            is_shadow=is_shadow,
+            role=role,
         )
         _raise_problems(self._actuator.apply(plan, [pod]))
-        return pod_name(plan.plan_id, stage_id, is_shadow=is_shadow)
+        return pod_name(plan.plan_id, stage_id, role=role)
 
     def _image(self, placement: Placement) -> str:
         """By form; what runs natively by the node's architecture too, where no image holds all of them. Else the settings'."""
@@ -104,9 +106,9 @@ class KubernetesHands:
             return known
         return self._images.get(self._arch_of(placement), "")
 
-    def delete(self, plan: Plan, stage_id: str, cluster: str, *, is_shadow: bool) -> None:
+    def delete(self, plan: Plan, stage_id: str, cluster: str, *, role: PodRole) -> None:
         """Remove a stage's pod from a cluster, where it is there."""
-        name = pod_name(plan.plan_id, stage_id, is_shadow=is_shadow)
+        name = pod_name(plan.plan_id, stage_id, role=role)
         result = self._actuator.delete_pod(cluster, self._namespace, name, grace_s=0)
         if not result.is_done:
             raise ActionError(result.message or result.reason, is_final=result.outcome == "refused")

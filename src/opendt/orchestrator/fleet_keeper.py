@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from opendt.kubernetes.pods import stage_observation
+from opendt.model.fleet import PodRole
 from opendt.orchestrator import fleet_events as events
 from opendt.orchestrator.fleet_cleaner import FleetCleaner
 from opendt.orchestrator.fleet_crew import Crew
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FleetKeeper", "KeeperSettings"]
 
-_StageKey = tuple[str, str, bool]
-"""Plan, stage, and whether its shadow is meant."""
+_StageKey = tuple[str, str, PodRole]
+"""Plan, stage, and which of its pods is meant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +161,7 @@ class FleetKeeper:
             for stored in plans:
                 run = stored.run()
                 for stage_id in stored.moved:
-                    self._cleaner.leave(run.plan, stage_id, stored.plan.placements[stage_id].cluster, is_shadow=False)
+                    self._cleaner.leave(run.plan, stage_id, stored.plan.placements[stage_id].cluster, role="stage")
                 self._runs[stored.plan.plan_id] = run
                 self._changed[stored.plan.plan_id] = None
 
@@ -230,16 +231,16 @@ class FleetKeeper:
 
     def _miss(self, seen: FleetSnapshot) -> None:
         """Ask again for pods that were made before this look began, and are not there: making is repeatable."""
-        there = {(pod.plan_id, pod.stage_id, pod.is_shadow) for pod in seen.pods.values() if pod.plan_id}
+        there = {(pod.plan_id, pod.stage_id, pod.role) for pod in seen.pods.values() if pod.plan_id}
         for plan_id, run in self._runs.items():
             for name, stage in run.stages.items():
-                key = (plan_id, name, stage.is_shadow)
+                key: _StageKey = (plan_id, name, stage.role)
                 if stage.is_asked and not stage.has_ended and key not in there and key not in self._flying:
                     stage.is_asked, stage.seen = False, None
                     self._changed[plan_id] = None
-                key = (plan_id, name, True)
+                key = (plan_id, name, "replica")
                 if stage.replica is not None and key not in there and key not in self._flying:
-                    stage.replica = Replica(stage.replica.placement)
+                    stage.replica = Replica(stage.replica.placement, was_asked=stage.replica.was_asked)
                     self._changed[plan_id] = None
 
     def _see_node(self, was: NodeState | None, node: NodeState | None) -> None:
@@ -267,15 +268,13 @@ class FleetKeeper:
         stage = run.stages.get(pod.stage_id)
         if stage is None:
             return
-        if pod.is_shadow and stage.replica is not None:
+        if pod.role == stage.role:
+            self._see_own(run, pod, after)
+        elif pod.role == "replica" and stage.replica is not None:
             self._see_replica(run, pod.stage_id, stage.replica, after)
-            return
-        if pod.is_shadow != stage.is_shadow:
-            if before is None and not pod.is_deleting and run.is_acting:
-                # It was made while the stage moved or ended: by a request that hung, or in a cluster that was away.
-                self._cleaner.leave(run.plan, pod.stage_id, pod.cluster, is_shadow=pod.is_shadow)
-            return
-        self._see_own(run, pod, after)
+        elif before is None and not pod.is_deleting and run.is_acting:
+            # It was made while the stage moved or ended: by a request that hung, or in a cluster that was away.
+            self._cleaner.leave(run.plan, pod.stage_id, pod.cluster, role=pod.role)
 
     def _see_own(self, run: PlanRun, pod: PodState, after: PodState | None) -> None:
         """Take in how the pod is that a stage goes on with."""
@@ -288,12 +287,13 @@ class FleetKeeper:
             if not stage.has_ended:
                 self._lose(run, name, "its pod was deleted")
             return
-        changed = run.note(stage_observation(after), is_shadow=after.is_shadow)
+        changed = run.note(stage_observation(after), role=after.role)
         if changed is None:
             return
         if changed[1] == "running":
             self._tell_started(after)
         elif changed[1] == "failed" and stage.replica is not None and self._health.is_up(stage.replica.placement):
+            self._ends.learn(run, name)
             self._lose(run, name, "its pod failed")
         elif stage.has_ended:
             self._end(run, name)
@@ -308,10 +308,11 @@ class FleetKeeper:
             self._drop_replica(run, name)
             return
         self._planner.release(run.plan.plan_id, name)
-        before, replica.is_asked, replica.seen = replica.seen, True, stage_observation(pod)
+        before, replica.seen = replica.seen, stage_observation(pod)
+        replica.is_asked = replica.was_asked = True
         if replica.seen.phase == "succeeded":
             self._changed[run.plan.plan_id] = None
-            self._send(run, name, replica.placement)
+            self._send(run, name, replica.placement, "replica")
             self._end(run, name)
         elif replica.seen.phase in ("failed", "lost"):
             self._drop_replica(run, name)
@@ -344,26 +345,25 @@ class FleetKeeper:
         plan_id, stage = run.plan.plan_id, run.stages[name]
         left = stage.placement
         self._changed[plan_id] = None
-        self._waiting.pop((plan_id, name, stage.is_shadow), None)
+        self._waiting.pop((plan_id, name, stage.role), None)
         self._tell(events.StageLost(plan=plan_id, stage=name, cluster=left.cluster, node=left.node_name, reason=reason))
-        shadow = self._usable_shadow(run, name) if run.is_acting and not stage.is_shadow else None
-        if shadow is None:
-            self._drop_replica(run, name)
+        elsewhere = self._elsewhere(run, name) if run.is_acting and stage.role == "stage" else None
+        if elsewhere is None:
             run.lose(name, reason)
             if stage.seen is not None:
-                self._book.record_end(plan_id, stage.seen, is_shadow=stage.is_shadow)
+                self._book.record_end(plan_id, stage.seen, role=stage.role)
             return
-        self._send(run, name, shadow)
+        self._send(run, name, *elsewhere)
 
-    def _send(self, run: PlanRun, name: str, shadow: Placement) -> None:
+    def _send(self, run: PlanRun, name: str, place: Placement, role: PodRole) -> None:
         """Let a stage go on at another place, and have what it leaves removed."""
         plan_id, stage = run.plan.plan_id, run.stages[name]
         left = stage.placement
-        self._book.record_move(plan_id, name, shadow)
-        run.fail_over(name, shadow)
+        self._book.record_move(plan_id, name, place, role)
+        run.fail_over(name, place, role)
         if not stage.has_ended:
-            self._tell(events.StageFailedOver(plan=plan_id, stage=name, cluster=shadow.cluster, node=shadow.node_name))
-        self._cleaner.leave(run.plan, name, left.cluster, is_shadow=False)
+            self._tell(events.StageFailedOver(plan=plan_id, stage=name, cluster=place.cluster, node=place.node_name))
+        self._cleaner.leave(run.plan, name, left.cluster, role="stage")
 
     def movable(self, plan_id: str, name: str) -> Placement:
         """Where a stage is that can be moved.
@@ -380,21 +380,21 @@ class FleetKeeper:
         """Let a stage go on at its shadow placement, or another one with room; gives it. Raises as `movable`, and when there is none."""
         with self._lock:
             run, _ = self._movable(plan_id, name)
-            shadow = self._usable_shadow(run, name)
-            if shadow is None:
+            elsewhere = self._elsewhere(run, name)
+            if elsewhere is None:
                 raise ActionError(f"stage {name} of {plan_id}: no other place has room for it", is_final=True)
             self._changed[plan_id] = None
-            self._waiting.pop((plan_id, name, False), None)
-            self._send(run, name, shadow)
+            self._waiting.pop((plan_id, name, "stage"), None)
+            self._send(run, name, *elsewhere)
         self.step()
-        return shadow
+        return elsewhere[0]
 
     def _movable(self, plan_id: str, name: str) -> tuple[PlanRun, Placement]:
         run = self._runs.get(plan_id)
         stage = None if run is None else run.stages.get(name)
         if run is None or stage is None or stage.has_ended or not run.is_acting:
             raise ActionError(f"stage {name} of {plan_id}: found none under way", is_final=True)
-        if stage.is_shadow:
+        if stage.role != "stage":
             raise ActionError(f"stage {name} of {plan_id}: it has been moved already", is_final=True)
         return run, stage.placement
 
@@ -416,7 +416,7 @@ class FleetKeeper:
         """
         with self._lock:
             run, _ = self._replicable(plan_id, name)
-            place = self._usable_shadow(run, name)
+            place = self._other_place(run, name)
             if place is None:
                 raise ActionError(f"stage {name} of {plan_id}: no other place has room for it", is_final=True)
             self._book.record_replica(plan_id, name, place)
@@ -430,6 +430,8 @@ class FleetKeeper:
         stored = self._book.find(plan_id)
         if stored is not None and name in stored.replicated:
             raise ActionError(f"stage {name} of {plan_id}: it has been replicated already", is_final=True)
+        if run.status == "failed":
+            raise ActionError(f"stage {name} of {plan_id}: its plan has failed", is_final=True)
         if run.stages[name].seen is None:
             raise ActionError(
                 f"stage {name} of {plan_id}: its own pod has not been seen yet. Ask again when it is there",
@@ -443,16 +445,24 @@ class FleetKeeper:
         replica, stage.replica = stage.replica, None
         if replica is None:
             return
-        self._waiting.pop((run.plan.plan_id, name, True), None)
+        self._waiting.pop((run.plan.plan_id, name, "replica"), None)
         self._planner.release(run.plan.plan_id, name)
-        if replica.is_asked:
-            self._cleaner.leave(run.plan, name, replica.placement.cluster, is_shadow=True)
+        if not stage.has_ended:
+            self._book.record_drop(run.plan.plan_id, name)
+        if replica.was_asked:
+            self._cleaner.leave(run.plan, name, replica.placement.cluster, role="replica")
 
-    def _usable_shadow(self, run: PlanRun, name: str) -> Placement | None:
-        """Another place for a stage that has room for it, which is held from now on; where it has a replica, that one's."""
+    def _elsewhere(self, run: PlanRun, name: str) -> tuple[Placement, PodRole] | None:
+        """Where a stage can go on, and as what: with its replica where that is up, else at another place with room."""
         replica = run.stages[name].replica
-        if replica is not None:
-            return replica.placement if self._health.is_up(replica.placement) else None
+        if replica is not None and self._health.is_up(replica.placement):
+            return replica.placement, "replica"
+        self._drop_replica(run, name)
+        place = self._other_place(run, name)
+        return None if place is None else (place, "shadow")
+
+    def _other_place(self, run: PlanRun, name: str) -> Placement | None:
+        """Another place for a stage that has room for it, which is held from now on."""
         planned = run.shadow_of(name)
         if planned is not None and self._health.is_up(planned) and self._planner.move(run.job, run.plan, name, planned):
             return planned
@@ -469,34 +479,36 @@ class FleetKeeper:
             return
         for name in run.ready():
             stage = run.stages[name]
-            key = (run.plan.plan_id, name, stage.is_shadow)
+            key: _StageKey = (run.plan.plan_id, name, stage.role)
             if key in self._waiting:
                 continue
             if stage.placement.cluster in self._health.away_since_ms:
                 self._lose(run, name, f"cluster {stage.placement.cluster} does not answer")
-                stage, key = run.stages[name], (run.plan.plan_id, name, True)
+                stage = run.stages[name]
+                key = (run.plan.plan_id, name, stage.role)
                 if stage.has_ended:
                     continue
-            inputs_ms = run.inputs_ms(name, self._state.latency)
-            if inputs_ms > self._clock_ms():
-                self._waiting[key] = int(inputs_ms) + 1
-                continue
-            stage.is_asked = True
-            self._ask(run, name, stage.placement, is_shadow=stage.is_shadow)
+            stage.is_asked = self._ask(run, name, stage.placement, stage.role)
         for name, stage in run.stages.items():
             replica = stage.replica
-            if replica is None or replica.is_asked or (run.plan.plan_id, name, True) in self._waiting:
+            if replica is None or replica.is_asked or (run.plan.plan_id, name, "replica") in self._waiting:
                 continue
             if not self._health.is_up(replica.placement):
                 self._drop_replica(run, name)
                 continue
-            replica.is_asked = True
-            self._ask(run, name, replica.placement, is_shadow=True)
+            replica.is_asked = self._ask(run, name, replica.placement, "replica")
+            replica.was_asked |= replica.is_asked
 
-    def _ask(self, run: PlanRun, name: str, placement: Placement, *, is_shadow: bool) -> None:
-        """Have a stage's pod made."""
-        self._flying.add((run.plan.plan_id, name, is_shadow))
-        self._unsent.append((placement.cluster, _Create(self, run, name, placement, is_shadow)))
+    def _ask(self, run: PlanRun, name: str, placement: Placement, role: PodRole) -> bool:
+        """Have a stage's pod made; not before its inputs would be there."""
+        key: _StageKey = (run.plan.plan_id, name, role)
+        inputs_ms = run.inputs_ms(name, placement.cluster, self._state.latency)
+        if inputs_ms > self._clock_ms():
+            self._waiting[key] = int(inputs_ms) + 1
+            return False
+        self._flying.add(key)
+        self._unsent.append((placement.cluster, _Create(self, run, name, placement, role)))
+        return True
 
     def _retry(self) -> None:
         """Let stages whose pods were refused for now be asked for again when it is time."""
@@ -505,19 +517,19 @@ class FleetKeeper:
             del self._waiting[key]
             self._changed[key[0]] = None
 
-    def created(self, run: PlanRun, name: str, placement: Placement, is_shadow: bool, pod: str) -> None:
+    def created(self, run: PlanRun, name: str, placement: Placement, role: PodRole, pod: str) -> None:
         """Take note that a stage's pod was made."""
         with self._lock:
-            self._flying.discard((run.plan.plan_id, name, is_shadow))
+            self._flying.discard((run.plan.plan_id, name, role))
             stage = run.stages[name]
-            if stage.is_shadow != is_shadow and not (is_shadow and stage.replica is not None):
-                # It has moved meanwhile, or ended without its replica.
-                self._cleaner.leave(run.plan, name, placement.cluster, is_shadow=is_shadow)
+            if role != stage.role and not (role == "replica" and stage.replica is not None):
+                # It has moved meanwhile, or goes on without its replica.
+                self._cleaner.leave(run.plan, name, placement.cluster, role=role)
         self._tell(
             events.FleetAction(action="create pod", cluster=placement.cluster, target=pod, plan=run.plan.plan_id)
         )
 
-    def refused(self, run: PlanRun, name: str, placement: Placement, is_shadow: bool, error: ActionError) -> None:
+    def refused(self, run: PlanRun, name: str, placement: Placement, role: PodRole, error: ActionError) -> None:
         """Take note that a cluster did not make a stage's pod: it is asked again, or the stage goes elsewhere."""
         self._tell(
             events.FleetActionFailed(
@@ -530,17 +542,17 @@ class FleetKeeper:
             )
         )
         with self._lock:
-            key = (run.plan.plan_id, name, is_shadow)
+            key: _StageKey = (run.plan.plan_id, name, role)
             self._flying.discard(key)
             stage = run.stages[name]
-            if is_shadow and stage.replica is not None:
+            if role == "replica" and stage.replica is not None:
                 if error.is_final:
                     self._drop_replica(run, name)
                 else:
                     stage.replica.is_asked = False
                     self._waiting[key] = self._clock_ms() + self._settings.retry_ms
                 return
-            if stage.is_shadow != is_shadow or stage.seen is not None or run.plan.plan_id not in self._runs:
+            if stage.role != role or stage.seen is not None or run.plan.plan_id not in self._runs:
                 return
             stage.is_asked = False
             if error.is_final:
@@ -552,6 +564,8 @@ class FleetKeeper:
 
     def _finish(self, run: PlanRun) -> None:
         plan = run.plan
+        for name in run.stages:
+            self._drop_replica(run, name)
         self._ends.take_plan(run)  # and only then let go: who follows a plan listens as long as it has a run
         self._planner.release(plan.plan_id)
         del self._runs[plan.plan_id]
@@ -579,12 +593,12 @@ class _Create:
     run: PlanRun
     name: str
     placement: Placement
-    is_shadow: bool
+    role: PodRole
 
     def __call__(self, hands: Hands) -> None:
         try:
-            pod = hands.create(self.run.plan, self.run.job, self.name, self.placement, is_shadow=self.is_shadow)
+            pod = hands.create(self.run.plan, self.run.job, self.name, self.placement, role=self.role)
         except ActionError as error:
-            self.keeper.refused(self.run, self.name, self.placement, self.is_shadow, error)
+            self.keeper.refused(self.run, self.name, self.placement, self.role, error)
         else:
-            self.keeper.created(self.run, self.name, self.placement, self.is_shadow, pod)
+            self.keeper.created(self.run, self.name, self.placement, self.role, pod)

@@ -20,17 +20,24 @@ class PlanNews:
     def __init__(self) -> None:
         self._by_plan: dict[str, list[Notice]] = {}
         self._changed = threading.Condition()
+        self._heard = 0
 
     def hear(self, notice: Notice) -> None:
         """Take in what was told; what names no plan is left out."""
         plan_id = getattr(notice.event, "plan", "")
-        if not plan_id:
-            return
         with self._changed:
+            self._heard = notice.number
+            self._changed.notify_all()
+            if not plan_id:
+                return
             self._by_plan.setdefault(plan_id, []).append(notice)
             while len(self._by_plan) > _PLANS:
                 del self._by_plan[next(iter(self._by_plan))]
-            self._changed.notify_all()
+
+    def wait_heard(self, number: int, wait_s: float) -> bool:
+        """Wait so long, seconds, until all was heard up to the event numbered `number`; tells whether it was."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._heard >= number, timeout=wait_s)
 
     def after(self, plan_id: str, number: int, wait_s: float) -> list[Notice]:
         """Give what was told of a plan after the event numbered `number`, waiting for the first one so long, seconds."""

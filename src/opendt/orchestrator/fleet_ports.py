@@ -10,6 +10,7 @@ from opendt.model.errors import OpenDTError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from opendt.model.fleet import PodRole
     from opendt.model.fleet_action import Evict, Scale, SetSchedulable
     from opendt.model.job import Job
     from opendt.model.plan import (
@@ -119,7 +120,7 @@ class Planner(Protocol):
 class Hands(Protocol):
     """Somebody who acts on clusters. Every method is safe to repeat."""
 
-    def create(self, plan: Plan, job: Job, stage_id: str, placement: Placement, *, is_shadow: bool) -> str:
+    def create(self, plan: Plan, job: Job, stage_id: str, placement: Placement, *, role: PodRole) -> str:
         """Make a stage's pod, unless it is there; gives its name.
 
         Raises
@@ -128,7 +129,7 @@ class Hands(Protocol):
             When the cluster refuses or does not answer.
         """
 
-    def delete(self, plan: Plan, stage_id: str, cluster: str, *, is_shadow: bool) -> None:
+    def delete(self, plan: Plan, stage_id: str, cluster: str, *, role: PodRole) -> None:
         """Remove a stage's pod from a cluster, where it is there."""
 
     def clear(self, plan: Plan, cluster: str) -> None:

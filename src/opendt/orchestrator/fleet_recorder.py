@@ -1,7 +1,7 @@
 """What befalls a fleet, kept in the ledger for ``opendt events``: written by a thread of its own, so that nobody waits for it.
 
 Plans, their ends and where their stages went are documents that stand in the ledger before anything is done (`fleet_book`); events
-are for people. They are written a few times a second, many at once, so that plans find the ledger free; a kill may cost the
+are for people. They are written in small batches some times a second, so that plans find the ledger free; a kill may cost the
 last moments of them.
 """
 

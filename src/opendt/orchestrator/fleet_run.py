@@ -14,7 +14,7 @@ from opendt.twin.fleet_costs import arrival_ms
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from opendt.model.fleet import LatencyMatrix
+    from opendt.model.fleet import LatencyMatrix, PodRole
     from opendt.model.job import Job
     from opendt.model.plan import Placement, Plan, PlanStatus
 
@@ -29,6 +29,7 @@ class Replica:
 
     placement: Placement
     is_asked: bool = False
+    was_asked: bool = False
     seen: StageObservation | None = None
 
 
@@ -38,7 +39,7 @@ class StageRun:
 
     placement: Placement
     needs: tuple[str, ...]
-    is_shadow: bool = False
+    role: PodRole = "stage"
     is_asked: bool = False
     seen: StageObservation | None = None
     replica: Replica | None = None
@@ -89,13 +90,12 @@ class PlanRun:
             if not stage.is_asked and all(self.stages[need].phase == "succeeded" for need in stage.needs)
         ]
 
-    def inputs_ms(self, name: str, latency: LatencyMatrix) -> float:
-        """When all that a stage needs would be where it runs, by the latency matrix; ms since the epoch.
+    def inputs_ms(self, name: str, where: str, latency: LatencyMatrix) -> float:
+        """When all that a stage needs would be in a cluster, by the latency matrix; ms since the epoch.
 
         Nothing here moves data. A stage that was begun as soon as the ones before it ended would run ahead of its inputs.
         """
         stage = next(one for one in self.job.stages if one.id == name)
-        where = self.stages[name].placement.cluster
         begun = self.plan.accepted_ms + arrival_ms(self.job, stage, where, latency)
         outputs = {one.id: one.output_mb for one in self.job.stages}
         for need in stage.needs:
@@ -106,14 +106,14 @@ class PlanRun:
             begun = max(begun, ended_ms + sent, ended_ms + data)
         return begun
 
-    def note(self, seen: StageObservation, *, is_shadow: bool = False) -> tuple[str, str] | None:
+    def note(self, seen: StageObservation, *, role: PodRole = "stage") -> tuple[str, str] | None:
         """Take what was seen of a stage; gives its phase before and after when that changed.
 
         What is seen of a placement that the stage has left (it went to its shadow) is not about the stage any more. What has
         ended stays ended: a pod that is cleaned up afterwards takes nothing back.
         """
         stage = self.stages.get(seen.stage_id)
-        if stage is None or is_shadow != stage.is_shadow or stage.has_ended:
+        if stage is None or role != stage.role or stage.has_ended:
             return None
         before = stage.phase
         stage.is_asked = True
@@ -137,16 +137,17 @@ class PlanRun:
         """Where a stage can go on when its own place is gone; None when it has no other, or is there already."""
         stage = self.stages[name]
         shadow = self.plan.shadow_placements.get(name)
-        return None if stage.is_shadow else shadow
+        return shadow if stage.role == "stage" else None
 
-    def fail_over(self, name: str, placement: Placement) -> None:
-        """Move a stage to another placement, to be asked for anew; to that of its replica, which goes on as it is.
+    def fail_over(self, name: str, placement: Placement, role: PodRole = "shadow") -> None:
+        """Let a stage go on elsewhere: at another placement, to be asked for anew, or with its replica, as that is.
 
-        It happens once: a shadow has no shadow.
+        It happens once: who goes on so does not go on from there.
         """
         stage = self.stages[name]
-        there = stage.replica if stage.replica is not None and stage.replica.placement == placement else None
-        stage.placement, stage.is_shadow, stage.replica = placement, True, None
+        replica, stage.replica = stage.replica, None
+        there = replica if role == "replica" else None
+        stage.placement, stage.role = placement, role
         stage.is_asked = there is not None and there.is_asked
         stage.seen = None if there is None else there.seen
 

@@ -262,8 +262,10 @@ class FleetView:
     def _put(self, pod: PodState) -> Hold | None:
         """Count a pod in where it lives; gives the reservation that it replaces."""
         hold = self._holds.get((pod.plan_id, pod.stage_id)) if pod.plan_id else None
-        if hold is not None:
+        if hold is not None and hold.cluster == pod.cluster and pod.node in ("", hold.node):
             self._let_go(hold)
+        else:
+            hold = None  # it is of a pod of the stage that is to be elsewhere
         load = self.loads.get((pod.cluster, pod.node))
         key = (pod.cluster, pod.namespace, pod.name)
         if pod.phase in _OVER:

@@ -285,7 +285,7 @@ def test_a_stage_is_run_a_second_time_at_its_shadow(client: TestClient, fleet: S
     assert client.post("/actions", json=more | {"dry_run": True}).json()["outcome"] == "would_be_done"
     assert client.post("/actions", json=more).json()["outcome"] == "done"
     fleet.settle()
-    assert {fleet.pod("first").cluster, fleet.pod("first-shadow", "b").cluster} == {"a", "b"}
+    assert {fleet.pod("first").cluster, fleet.pod("first-replica", "b").cluster} == {"a", "b"}
     told = [notice.event for notice in fleet.notices if notice.event.kind == "fleet_action"]
     assert f"replicate stage/{plan_id}/first in a" in [event.said for event in told]
     again = client.post("/actions", json=more)

@@ -14,7 +14,7 @@ OURS = {
     "opendt.io/job": "job-1",
     "opendt.io/stage": "s1",
     "opendt.io/exec-format": "qemu-arm64",
-    "opendt.io/shadow": "true",
+    "opendt.io/role": "shadow",
     "opendt.io/origin-cluster": "campus-lab",
     "app": "x",
 }
@@ -41,7 +41,7 @@ def test_a_pod_of_a_plan_says_which():
     )
     pod = decode_pod("a", thing)
     assert (pod.plan_id, pod.job_id, pod.stage_id, pod.exec_format) == ("plan-1", "job-1", "s1", "qemu-arm64")
-    assert (pod.is_shadow, pod.origin_cluster, pod.is_deleting) == (True, "campus-lab", True)
+    assert (pod.role, pod.origin_cluster, pod.is_deleting) == ("shadow", "campus-lab", True)
     assert (pod.stamp_ms, pod.gpu_millis, pod.owner) == (1795341600123, 500, "ReplicaSet/web-1")
     assert dict(pod.labels) == {"app": "x"}
     assert (pod.created_ms, pod.scheduled_ms) == (milliseconds("2026-11-22T10:00:00Z"), milliseconds(BEGAN))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,10 +15,14 @@ from opendt.model.fleet import ClusterState, LatencyMatrix
 from opendt.model.fleet_observation import FleetObservation
 from opendt.model.plan import Infeasible, Plan
 from opendt.orchestrator.fleet import InfeasibleJob, JobConflict, UnknownPlan, may_act
+from opendt.orchestrator.fleet_events import ChaosObserved
 from opendt.orchestrator.fleet_ports import ActionError
 from opendt.twin.state import FleetUpdate
 from opendt.verification.ledger import Ledger
 from tests.told_fleet import NOW_MS, SmallFleet, ToldPlanner, job, node
+
+if TYPE_CHECKING:
+    from opendt.orchestrator.events import Notice
 
 
 @pytest.fixture
@@ -225,7 +231,7 @@ def test_a_plan_that_went_to_its_shadow_goes_on_there_after_a_kill(fleet: SmallF
     later.settle()
     run = later.keeper.run_of(plan.plan_id)
     assert run is not None
-    assert run.stages["first"].is_shadow
+    assert run.stages["first"].role == "shadow"
     assert run.stages["first"].phase == "pending"
     assert later.hands.made == [], "its pod is there"
 
@@ -271,6 +277,58 @@ def test_a_plan_is_over_once_all_was_told_of_it(fleet: SmallFleet) -> None:
         fleet.service.is_over("nothing")
 
 
+def test_a_plan_is_not_over_while_another_thread_has_yet_to_tell_of_its_end(fleet: SmallFleet) -> None:
+    plan = fleet.service.plan(job())
+    fleet.settle()
+    fleet.finish("first")
+    telling, goes_on = threading.Event(), threading.Event()
+
+    def slow(notice: Notice) -> None:
+        if notice.event.kind == "chaos_observed":
+            telling.set()
+            goes_on.wait(10)
+
+    fleet.bus.subscribe(slow)
+    thread = threading.Thread(target=fleet.service.tell, args=(ChaosObserved(what="power", target="rack-1"),))
+    thread.start()
+    telling.wait(5)
+    fleet.finish("second")
+    assert not fleet.service.is_over(plan.plan_id)
+    goes_on.set()
+    thread.join()
+    assert fleet.service.is_over(plan.plan_id)
+    assert fleet.service.events(plan.plan_id)[-1].event.kind == "plan_verified"
+
+
+def test_the_verdict_is_there_when_the_end_is_told(fleet: SmallFleet) -> None:
+    plan = fleet.service.plan(job())
+    seen = []
+    fleet.bus.subscribe(lambda _: seen.append(fleet.service.record(plan.plan_id).verdict), {"plan_verified"})
+    fleet.settle()
+    fleet.finish("first")
+    fleet.finish("second")
+    assert seen == [fleet.service.record(plan.plan_id).verdict]
+    assert seen[0] is not None
+
+
+def test_who_no_longer_leads_says_what_the_ledger_says(ledger: Ledger) -> None:
+    leader = [""]
+    fleet = SmallFleet(ledger, leader=lambda: leader[0])
+    plan = fleet.service.plan(job())
+    fleet.settle()
+    other = SmallFleet(ledger, state=fleet.state)
+    other.service.resume()
+    other.settle()
+    other.finish("first")
+    other.finish("second")
+    assert not fleet.service.is_over(plan.plan_id)
+    leader[0] = "another process"
+    assert fleet.service.is_over(plan.plan_id)
+    assert fleet.service.record(plan.plan_id).status == "succeeded"
+    fleet.keeper.close()
+    other.keeper.close()
+
+
 def test_only_stages_that_wait_have_a_start_to_estimate(fleet: SmallFleet) -> None:
     plan = fleet.service.plan(job())
     fleet.settle()
@@ -307,7 +365,7 @@ def test_what_a_lost_stage_left_is_removed_when_its_cluster_answers_again(fleet:
     fleet.state.apply(FleetUpdate("a", state=replace(away, is_reachable=True)))
     fleet.settle()
     assert len(fleet.hands.deleted) == 1
-    assert [pod.is_shadow for pod in fleet.state.snapshot().pods.values()] == [True]
+    assert [pod.role for pod in fleet.state.snapshot().pods.values()] == ["shadow"]
 
 
 def test_pods_of_a_plan_that_is_over_go_after_an_hour(fleet: SmallFleet) -> None:

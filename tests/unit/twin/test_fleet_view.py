@@ -74,6 +74,21 @@ def test_what_is_reserved_counts_until_its_pod_is_seen(state):
     view.release("plan")  # nothing where there is nothing
 
 
+def test_room_elsewhere_stays_reserved_while_another_pod_of_the_stage_changes(state):
+    view = FleetView(state.snapshot())
+    own = pod("core", "core-1", "x", cpu_millicores=650, plan_id="plan", stage_id="a", phase="Pending")
+    state.apply(FleetUpdate("core", pods=(own,)))
+    view.sync(state)
+    view.reserve([Hold("plan", "a", "core", "core-2", 700, 64)])
+    state.apply(FleetUpdate("core", pods=(replace(own, phase="Running", cpu_millicores=600),)))
+    view.sync(state)
+    assert view.loads["core", "core-2"].cpu_millicores == 700
+    other = replace(own, name="y", uid="y", node="core-2", role="replica")
+    state.apply(FleetUpdate("core", pods=(other,)))
+    view.sync(state)
+    assert (view.loads["core", "core-2"].cpu_millicores, list(view.holds)) == (650, [])
+
+
 def test_reserving_a_stage_again_moves_it():
     view = FleetView(snapshot())
     view.reserve([Hold("plan", "a", "core", "core-1", 700, 64)])

@@ -95,7 +95,7 @@ def _start(estimate: StartEstimate) -> StartAnswer:
 
 async def _stream(service: FleetService, plan_id: str, after: int) -> AsyncIterator[bytes]:
     while True:
-        is_over = service.is_over(plan_id)
+        is_over = await run_in_threadpool(service.is_over, plan_id)
         told = await run_in_threadpool(service.events, plan_id, after, 0.0 if is_over else _WAIT_S)
         for notice in told:
             after = notice.number
