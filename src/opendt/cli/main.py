@@ -60,7 +60,7 @@ SUMMARIES: Final = {
     "verify": "Hold a plan against what happened.",
     "explain": "Say why a plan is as it is.",
     "snapshot": "Print the fleet as last seen.",
-    "act": "Cordon, evict, scale, migrate and replicate, through the gate.",
+    "act": "Cordon, evict, scale, migrate or replicate, by the gate.",
 }
 EXIT_CODES: Final = {
     EXIT_DONE: "done",
