@@ -145,9 +145,9 @@ class ToldPlanner:
         del job, plan, stage_id
         return None
 
-    def learn(self, job: Job, plan: Plan, observation: StageObservation, predicted: StagePrediction | None) -> None:
+    def learn(self, job: Job, plan: Plan, observation: StageObservation, *, is_as_planned: bool) -> None:
         """Remember."""
-        del job, plan, predicted
+        del job, plan, is_as_planned
         self.learned.append(observation.stage_id)
 
     def energy_j(self, job: Job, plan: Plan, observation: StageObservation) -> float | None:
@@ -244,11 +244,12 @@ class SmallFleet:
         state: FleetState | None = None,
         settings: KeeperSettings | None = None,
         leader: Callable[[], str] = lambda: "",
+        bus: EventBus | None = None,
     ) -> None:
         self.now_ms = NOW_MS
         self.state = state or FleetState(LatencyMatrix({("a", "b"): 0.0, ("b", "a"): 0.0}), clock_ms=self.clock_ms)
         self.ledger = ledger
-        self.bus = EventBus(self.clock_ms)
+        self.bus = bus or EventBus(self.clock_ms)
         self.notices: list[Notice] = []
         self.bus.subscribe(self.notices.append)
         self.planner = planner or ToldPlanner()

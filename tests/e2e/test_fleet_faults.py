@@ -54,7 +54,7 @@ def pods_of(planes: Planes, plan_id: str) -> list[tuple[str, str, bool]]:
         for pod in pods_in(plane):
             labels = pod["metadata"]["labels"]
             if labels["opendt.io/plan-id"] == plan_id and "deletionTimestamp" not in pod["metadata"]:
-                found.append((cluster, labels["opendt.io/stage"], labels["opendt.io/shadow"] == "true"))
+                found.append((cluster, labels["opendt.io/stage"], labels["opendt.io/role"] == "shadow"))
     return sorted(found)
 
 

@@ -163,11 +163,13 @@ class FleetService:
         self._leader = leader
         self._wake = wake or keeper.step
         self._planning = threading.Lock()
-        self._news = PlanNews()
+        self._news = PlanNews(bus.published)
         bus.subscribe(self._news.hear)
 
     def resume(self) -> int:
         """Follow the plans that are in the ledger, and no others; gives their number. Call it once the fleet has been seen."""
+        for run in self.keeper.runs:
+            self.planner.release(run.plan.plan_id)
         self.keeper.forget()
         left = self._book.load()
         self.keeper.report.restore(self._book.all())

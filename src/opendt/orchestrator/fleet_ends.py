@@ -67,10 +67,9 @@ class FleetEnds:
 
     def learn(self, run: PlanRun, name: str) -> None:
         """Learn from how the pod of a stage ended, whether or not the stage has."""
-        plan, stage = run.plan, run.stages[name]
-        if plan.prediction is not None and stage.seen is not None:
-            predicted = next((one for one in plan.prediction.stages if one.stage_id == name), None)
-            self._planner.learn(run.job, plan, stage.seen, predicted if stage.role == "stage" else None)
+        stage = run.stages[name]
+        if run.plan.prediction is not None and stage.seen is not None:
+            self._planner.learn(run.job, run.plan, stage.seen, is_as_planned=stage.role == "stage")
 
     def take_plan(self, run: PlanRun) -> None:
         """Take in that a plan is over: held against its prediction, where all of it succeeded."""

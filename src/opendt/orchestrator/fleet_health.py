@@ -72,6 +72,11 @@ class FleetHealth:
         self._tell(events.NodeDown(cluster=node.cluster, node=node.name, reason=reason))
         return reason
 
+    def is_known(self, cluster: str) -> bool:
+        """Whether this process has seen what is in a cluster."""
+        state = self._state.cluster(cluster)
+        return state is not None and state.last_seen_ms >= 0
+
     def is_up(self, placement: Placement) -> bool:
         """Whether a pod can run there now."""
         node = self._state.node(placement.cluster, placement.node_name)

@@ -11,6 +11,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import filterfalse
 from typing import TYPE_CHECKING
 
 from opendt.kubernetes.pods import stage_observation
@@ -214,19 +215,25 @@ class FleetKeeper:
                 self._version = changes.version
                 for before, after in changes.clusters:
                     self._health.see_cluster(before, after)
+                # What became of replicas comes first: a stage that loses its place now must not go on with one that is lost, too.
+                for old, pod in filter(_is_replica, changes.pods):
+                    self._see_pod(old, pod)
                 for was, node in changes.nodes:
                     self._see_node(was, node)
-                for old, pod in changes.pods:
+                for old, pod in filterfalse(_is_replica, changes.pods):
                     self._see_pod(old, pod)
                 return
         seen = self._state.snapshot()
         self._version = seen.version
         for cluster in seen.clusters.values():
             self._health.see_cluster(None, cluster)
+        pods = [(None, pod) for pod in seen.pods.values()]
+        for pair in filter(_is_replica, pods):
+            self._see_pod(*pair)
         for node in seen.nodes.values():
             self._see_node(None, node)
-        for pod in seen.pods.values():
-            self._see_pod(None, pod)
+        for pair in filterfalse(_is_replica, pods):
+            self._see_pod(*pair)
         self._miss(seen)
 
     def _miss(self, seen: FleetSnapshot) -> None:
@@ -349,6 +356,7 @@ class FleetKeeper:
         self._tell(events.StageLost(plan=plan_id, stage=name, cluster=left.cluster, node=left.node_name, reason=reason))
         elsewhere = self._elsewhere(run, name) if run.is_acting and stage.role == "stage" else None
         if elsewhere is None:
+            self._drop_replica(run, name)
             run.lose(name, reason)
             if stage.seen is not None:
                 self._book.record_end(plan_id, stage.seen, role=stage.role)
@@ -439,27 +447,32 @@ class FleetKeeper:
             )
         return run, placement
 
-    def _drop_replica(self, run: PlanRun, name: str) -> None:
-        """Go on without a stage's second pod, where it has one."""
+    def _drop_replica(self, run: PlanRun, name: str, *, frees_room: bool = True) -> None:
+        """Go on without a stage's second pod, where it has one; what room is held of the stage may be for another place by now."""
         stage = run.stages[name]
         replica, stage.replica = stage.replica, None
         if replica is None:
             return
         self._waiting.pop((run.plan.plan_id, name, "replica"), None)
-        self._planner.release(run.plan.plan_id, name)
+        if frees_room:
+            self._planner.release(run.plan.plan_id, name)
         if not stage.has_ended:
             self._book.record_drop(run.plan.plan_id, name)
         if replica.was_asked:
             self._cleaner.leave(run.plan, name, replica.placement.cluster, role="replica")
 
     def _elsewhere(self, run: PlanRun, name: str) -> tuple[Placement, PodRole] | None:
-        """Where a stage can go on, and as what: with its replica where that is up, else at another place with room."""
+        """Where a stage can go on, and as what: with its replica, unless that is known to be lost, else at another place with room."""
         replica = run.stages[name].replica
-        if replica is not None and self._health.is_up(replica.placement):
+        if replica is not None and (
+            self._health.is_up(replica.placement) or not self._health.is_known(replica.placement.cluster)
+        ):
             return replica.placement, "replica"
-        self._drop_replica(run, name)
         place = self._other_place(run, name)
-        return None if place is None else (place, "shadow")
+        if place is None:
+            return None
+        self._drop_replica(run, name, frees_room=False)
+        return place, "shadow"
 
     def _other_place(self, run: PlanRun, name: str) -> Placement | None:
         """Another place for a stage that has room for it, which is held from now on."""
@@ -493,6 +506,9 @@ class FleetKeeper:
             replica = stage.replica
             if replica is None or replica.is_asked or (run.plan.plan_id, name, "replica") in self._waiting:
                 continue
+            if not self._health.is_known(replica.placement.cluster):
+                self._waiting[run.plan.plan_id, name, "replica"] = self._clock_ms() + self._settings.retry_ms
+                continue
             if not self._health.is_up(replica.placement):
                 self._drop_replica(run, name)
                 continue
@@ -521,7 +537,7 @@ class FleetKeeper:
         """Take note that a stage's pod was made."""
         with self._lock:
             self._flying.discard((run.plan.plan_id, name, role))
-            stage = run.stages[name]
+            stage = self._runs.get(run.plan.plan_id, run).stages[name]
             if role != stage.role and not (role == "replica" and stage.replica is not None):
                 # It has moved meanwhile, or goes on without its replica.
                 self._cleaner.leave(run.plan, name, placement.cluster, role=role)
@@ -544,6 +560,8 @@ class FleetKeeper:
         with self._lock:
             key: _StageKey = (run.plan.plan_id, name, role)
             self._flying.discard(key)
+            if self._runs.get(run.plan.plan_id) is not run:
+                return  # it is over, or somebody else has carried it on meanwhile
             stage = run.stages[name]
             if role == "replica" and stage.replica is not None:
                 if error.is_final:
@@ -552,7 +570,7 @@ class FleetKeeper:
                     stage.replica.is_asked = False
                     self._waiting[key] = self._clock_ms() + self._settings.retry_ms
                 return
-            if stage.role != role or stage.seen is not None or run.plan.plan_id not in self._runs:
+            if stage.role != role or stage.seen is not None:
                 return
             stage.is_asked = False
             if error.is_final:
@@ -571,6 +589,8 @@ class FleetKeeper:
         del self._runs[plan.plan_id]
         places = {stage.placement.cluster for stage in run.stages.values()}
         places |= {placement.cluster for placement in plan.placements.values()}
+        stored = self._book.find(plan.plan_id)
+        places |= set() if stored is None else {placement.cluster for placement in stored.replicated.values()}
         for cluster in sorted(places) if run.is_acting else ():
             self._cleaner.clear_later(plan, cluster)
 
@@ -583,6 +603,11 @@ class FleetKeeper:
 
     def _tell(self, event: Event) -> None:
         self._bus.publish(replace(event, datacenter=self._fleet, time_ms=self._clock_ms()))
+
+
+def _is_replica(pair: tuple[PodState | None, PodState | None]) -> bool:
+    pod = pair[1] or pair[0]
+    return pod is not None and pod.role == "replica"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,18 +15,24 @@ _PLANS: Final = 10_000
 
 
 class PlanNews:
-    """Keeps what is told of plans; any thread may call it."""
+    """Keeps what is told of plans; any thread may call it.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    heard : int
+        Number of the last event before it listens.
+    """
+
+    def __init__(self, heard: int = 0) -> None:
         self._by_plan: dict[str, list[Notice]] = {}
         self._changed = threading.Condition()
-        self._heard = 0
+        self._heard = heard
 
     def hear(self, notice: Notice) -> None:
         """Take in what was told; what names no plan is left out."""
         plan_id = getattr(notice.event, "plan", "")
         with self._changed:
-            self._heard = notice.number
+            self._heard = max(self._heard, notice.number)
             self._changed.notify_all()
             if not plan_id:
                 return

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from opendt.model.job import Job
-    from opendt.model.plan import Placement, Plan, StageObservation, StagePrediction
+    from opendt.model.plan import Placement, Plan, StageObservation
     from opendt.policy.base import PlacementPolicy
     from opendt.twin.fleet_view import NodeLoad
     from opendt.twin.scaling import ScaledStage
@@ -149,11 +149,11 @@ class FleetPlanner:
                 return found
         return None
 
-    def learn(self, job: Job, plan: Plan, observation: StageObservation, predicted: StagePrediction | None) -> None:
+    def learn(self, job: Job, plan: Plan, observation: StageObservation, *, is_as_planned: bool) -> None:
         """Learn from a stage that has ended; the last one of a plan judges its bands."""
         with self._lock:
             self._view.sync(self._state)
-            self._predictor.learn(job, plan, observation, predicted)
+            self._predictor.learn(job, plan, observation, is_as_planned=is_as_planned)
 
     def energy_j(self, job: Job, plan: Plan, observation: StageObservation) -> float | None:
         """Attribute energy to a stage that has ended: its CPU seconds through its node's power model, J."""

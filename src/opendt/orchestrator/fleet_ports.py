@@ -19,7 +19,6 @@ if TYPE_CHECKING:
         Plan,
         PlanPrediction,
         StageObservation,
-        StagePrediction,
     )
     from opendt.twin.fleet_view import NodeLoad
 
@@ -89,8 +88,8 @@ class Planner(Protocol):
     def replacement(self, job: Job, plan: Plan, stage_id: str) -> Placement | None:
         """Find another place for one stage, outside of the cluster or node that it was lost with; None when there is none."""
 
-    def learn(self, job: Job, plan: Plan, observation: StageObservation, predicted: StagePrediction | None) -> None:
-        """Learn from a stage that has ended."""
+    def learn(self, job: Job, plan: Plan, observation: StageObservation, *, is_as_planned: bool) -> None:
+        """Learn from a stage that has ended; one that did not run as planned began when nobody had foreseen."""
 
     def energy_j(self, job: Job, plan: Plan, observation: StageObservation) -> float | None:
         """Attribute energy to a stage that has ended: its CPU seconds through its node's power model."""

@@ -92,7 +92,8 @@ class PlanOutcomes:
         node: NodeState | None,
         plan: Plan,
         observed: StageObservation,
-        predicted: StagePrediction | None,
+        *,
+        is_as_planned: bool = True,
     ) -> None:
         """Learn from a stage that has ended; the last one of a plan settles its bands.
 
@@ -106,17 +107,17 @@ class PlanOutcomes:
             What it belongs to.
         observed : StageObservation
             How it went; what is absent in it teaches nothing.
-        predicted : StagePrediction, optional
-            What was said of it; the plan's unless given.
+        is_as_planned : bool
+            Whether it ran where the plan said.
         """
-        if predicted is None and plan.prediction is not None:
-            predicted = next((each for each in plan.prediction.stages if each.stage_id == observed.stage_id), None)
+        said = () if plan.prediction is None else plan.prediction.stages
+        predicted = next((each for each in said if each.stage_id == observed.stage_id), None)
         known = self._open.get(plan.plan_id)
         self._learn_failure(observed)
         if observed.phase != "succeeded":
             self.forget(plan.plan_id)
             return
-        if predicted is not None and predicted.time.queue_ms == 0:
+        if is_as_planned and predicted is not None and predicted.time.queue_ms == 0:
             self._learn_startup(one, plan, known, observed, predicted)
         if node is not None:
             self._learn_run(one, node, observed)

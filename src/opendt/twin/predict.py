@@ -194,7 +194,7 @@ class PredictiveSimulator:
         """Drop a plan that will not run on."""
         self.outcomes.forget(plan_id)
 
-    def learn(self, job: Job, plan: Plan, observed: StageObservation, predicted: StagePrediction | None = None) -> None:
+    def learn(self, job: Job, plan: Plan, observed: StageObservation, *, is_as_planned: bool = True) -> None:
         """Learn from a stage that has ended; the last one of a plan judges its bands.
 
         Parameters
@@ -205,12 +205,12 @@ class PredictiveSimulator:
             With what was predicted.
         observed : StageObservation
             How it went; what is absent in it teaches nothing.
-        predicted : StagePrediction, optional
-            Of this stage; the plan's unless given.
+        is_as_planned : bool
+            Whether it ran where the plan said; elsewhere it began when the plan does not say, which teaches nothing of starts.
         """
         one = next(one for one in self.scaled(job, plan.scale or None).stages if one.stage.id == observed.stage_id)
         load = self.view.loads.get((observed.cluster, observed.node_name))
-        self.outcomes.learn(one, None if load is None else load.node, plan, observed, predicted)
+        self.outcomes.learn(one, None if load is None else load.node, plan, observed, is_as_planned=is_as_planned)
 
     def state(self) -> dict[str, Any]:
         """Everything learned and expected, as plain data for JSON."""

@@ -14,6 +14,7 @@ from opendt.model.errors import InputError, LedgerError
 from opendt.model.fleet import ClusterState, LatencyMatrix
 from opendt.model.fleet_observation import FleetObservation
 from opendt.model.plan import Infeasible, Plan
+from opendt.orchestrator.events import EventBus
 from opendt.orchestrator.fleet import InfeasibleJob, JobConflict, UnknownPlan, may_act
 from opendt.orchestrator.fleet_events import ChaosObserved
 from opendt.orchestrator.fleet_ports import ActionError
@@ -327,6 +328,31 @@ def test_who_no_longer_leads_says_what_the_ledger_says(ledger: Ledger) -> None:
     assert fleet.service.record(plan.plan_id).status == "succeeded"
     fleet.keeper.close()
     other.keeper.close()
+
+
+def test_what_was_told_before_the_service_listened_keeps_no_plan_open(fleet: SmallFleet) -> None:
+    plan = fleet.service.plan(job())
+    fleet.settle()
+    fleet.finish("first")
+    fleet.finish("second")
+    bus = EventBus(fleet.clock_ms)
+    bus.publish(ChaosObserved(what="power", target="rack-1"))
+    late = SmallFleet(fleet.ledger, state=fleet.state, leader=lambda: "another process", bus=bus)
+    assert late.service.is_over(plan.plan_id)
+    late.keeper.close()
+
+
+def test_who_leads_again_holds_no_room_for_what_another_has_ended(fleet: SmallFleet, ledger: Ledger) -> None:
+    fleet.service.plan(job())
+    fleet.settle()
+    assert fleet.planner.held
+    other = SmallFleet(ledger, state=fleet.state)
+    other.service.resume()
+    other.settle()
+    other.finish("first", phase="Failed")
+    other.keeper.close()
+    fleet.service.resume()
+    assert not fleet.planner.held
 
 
 def test_only_stages_that_wait_have_a_start_to_estimate(fleet: SmallFleet) -> None:

@@ -407,3 +407,100 @@ def test_a_pod_that_fails_beside_its_replica_is_learned_from(fleet: SmallFleet) 
     replicated(fleet)
     fleet.finish("first", phase="Failed")
     assert fleet.planner.learned == ["first"]
+
+
+def test_late_answers_to_whoever_led_before_change_nothing(ledger: Ledger) -> None:
+    fleet = three_clusters(ledger)
+    plan = replicated(fleet)
+    old = fleet.keeper.run_of(plan.plan_id)
+    assert old is not None
+    assert old.stages["first"].replica is not None
+    place = old.stages["first"].replica.placement
+    fleet.service.resume()
+    fleet.settle()
+    late = ActionError("another process leads", is_final=True)
+    fleet.keeper.refused(old, "first", place, "replica", late)
+    fleet.keeper.refused(old, "first", old.stages["first"].placement, "stage", late)
+    fleet.keeper.created(old, "first", place, "replica", "a pod")
+    fleet.settle()
+    assert names(fleet) == {"first", "first-replica"}
+    fleet.finish("first-replica", "b", phase="Failed")
+    assert names(fleet) == {"first"}
+    fleet.keeper.close()
+
+
+@pytest.mark.parametrize("own", ["is there", "is away"])
+def test_a_replica_whose_cluster_was_not_seen_yet_is_waited_for(ledger: Ledger, own: str) -> None:
+    before = SmallFleet(ledger)
+    plan = replicated(before)
+    before.see("first-replica", "b", phase="Running", started_ms=before.now_ms)
+    before.keeper.close()
+    there = before.state.snapshot()
+    state = FleetState(LatencyMatrix({("a", "b"): 0.0, ("b", "a"): 0.0}), clock_ms=lambda: NOW_MS)
+    fleet = SmallFleet(ledger, state=state)
+
+    def appears(cluster: str, *, is_reachable: bool = True) -> None:
+        nodes = tuple(one for one in there.nodes.values() if one.cluster == cluster)
+        pods = tuple(one for one in there.pods.values() if one.cluster == cluster)
+        told = ClusterState(cluster, is_reachable=is_reachable, last_seen_ms=NOW_MS)
+        state.apply(FleetUpdate(cluster, nodes=nodes, pods=pods, state=told))
+
+    state.apply(FleetUpdate("b", state=ClusterState("b", is_reachable=False, last_seen_ms=-1)))
+    appears("a", is_reachable=own == "is there")
+    fleet.service.resume()
+    fleet.settle()
+    appears("b")
+    fleet.settle()
+    assert "first-replica" in names(fleet)
+    run = fleet.keeper.run_of(plan.plan_id)
+    assert run is not None
+    assert run.stages["first"].role == ("stage" if own == "is there" else "replica")
+    fleet.finish("first-replica", "b")
+    assert run.stages["first"].phase == "succeeded"
+    fleet.keeper.close()
+
+
+def test_a_stage_that_loses_its_node_and_its_replica_in_one_look_goes_elsewhere(ledger: Ledger) -> None:
+    fleet = three_clusters(ledger)
+    plan = replicated(fleet)
+    pod = fleet.pod("first-replica", "b")
+    fleet.state.apply(FleetUpdate("b", pods=(replace(pod, phase="Failed", finished_ms=fleet.now_ms),)))
+    goes_down(fleet, "a")
+    fleet.settle()
+    run = fleet.keeper.run_of(plan.plan_id)
+    assert run is not None
+    assert (run.stages["first"].role, run.stages["first"].phase) == ("shadow", "pending")
+    fleet.keeper.close()
+
+
+def test_all_that_a_replica_left_in_its_cluster_goes_with_the_plan(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = three_clusters(ledger)
+    delete = fleet.hands.delete
+
+    def refusing(plan: Plan, stage_id: str, cluster: str, *, role: PodRole) -> None:
+        if role == "replica":
+            raise ActionError("a webhook denied it", is_final=True)
+        delete(plan, stage_id, cluster, role=role)
+
+    monkeypatch.setattr(fleet.hands, "delete", refusing)
+    replicated(fleet)
+    fleet.finish("first")
+    fleet.finish("second")
+    assert "first-replica" in names(fleet)
+    fleet.now_ms += 3_700_000
+    fleet.settle()
+    assert names(fleet) == set()
+    fleet.keeper.close()
+
+
+def test_moving_by_hand_to_nowhere_keeps_the_replica(fleet: SmallFleet) -> None:
+    plan = replicated(fleet)
+    goes_away(fleet, "b")
+    fleet.settle()
+    with pytest.raises(ActionError, match="no other place has room for it"):
+        fleet.keeper.move(plan.plan_id, "first")
+    fleet.state.apply(FleetUpdate("b", state=ClusterState("b", last_seen_ms=NOW_MS)))
+    fleet.settle()
+    assert names(fleet) == {"first", "first-replica"}

@@ -171,6 +171,21 @@ def run_many(twin, rounds, startup_ms, slowness, spread=0.03, seed=0):
     return np.array(errors), np.array(inside)
 
 
+def test_a_stage_that_ran_elsewhere_than_planned_teaches_nothing_of_starts():
+    twin = predictor()
+    one = job(stage(work=StageWork(kind="sorting", cpu_seconds=5.0)))
+    placements = {"a": at("a", "edge", "edge-1")}
+    said = twin.score_plan(one, placements)
+    plan = plan_of(one, placements, said, "plan-1")
+    twin.expect(plan)
+    late = observed("a", "edge", "edge-1", 600_000, 605_000, 5.0)
+    twin.learn(one, plan, late, is_as_planned=False)
+    then = twin.score_plan(one, placements).stages[0].time.startup_ms
+    assert then == pytest.approx(said.stages[0].time.startup_ms, rel=0.01)
+    twin.learn(one, plan, late)
+    assert twin.score_plan(one, placements).stages[0].time.startup_ms > 2 * then
+
+
 def test_what_is_observed_calibrates_what_is_predicted_next():
     errors, inside = run_many(predictor(), 400, startup_ms=600.0, slowness=1.7)
     assert abs(errors[0]) > 0.2
