@@ -8,7 +8,7 @@ from pydantic import Field
 
 from opendt.model.base import Model, NonNegativeInt
 
-__all__ = ["Evict", "FleetActionRequest", "FleetRequest", "Migrate", "Replicate", "Scale", "SetSchedulable"]
+__all__ = ["Evict", "FleetActionRequest", "FleetRequest", "RunElsewhere", "Scale", "SetSchedulable"]
 
 Name = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 """A name as Kubernetes has them."""
@@ -59,10 +59,13 @@ class Scale(Model):
         return f"deployment/{self.namespace}/{self.deployment}"
 
 
-class Migrate(Model):
-    """Let a stage of a plan go on at its shadow placement: its pod is made there, and the old one removed."""
+class RunElsewhere(Model):
+    """Run a stage of a plan elsewhere, at its shadow placement or at another place with room.
 
-    action: Literal["migrate"]
+    In place of its own pod, which is removed (``migrate``), or beside it, until one of them succeeds (``replicate``).
+    """
+
+    action: Literal["migrate", "replicate"]
     plan_id: Annotated[str, Field(min_length=1)]
     stage_id: Annotated[str, Field(min_length=1)]
 
@@ -72,18 +75,5 @@ class Migrate(Model):
         return f"stage/{self.plan_id}/{self.stage_id}"
 
 
-class Replicate(Model):
-    """Run a stage of a plan a second time, at its shadow placement: the pod that succeeds first counts, the other is removed."""
-
-    action: Literal["replicate"]
-    plan_id: Annotated[str, Field(min_length=1)]
-    stage_id: Annotated[str, Field(min_length=1)]
-
-    @property
-    def target(self) -> str:
-        """What is acted on."""
-        return f"stage/{self.plan_id}/{self.stage_id}"
-
-
-FleetRequest = SetSchedulable | Evict | Scale | Migrate | Replicate
+FleetRequest = SetSchedulable | Evict | Scale | RunElsewhere
 FleetActionRequest = Annotated[FleetRequest, Field(discriminator="action")]

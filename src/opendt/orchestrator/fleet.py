@@ -183,9 +183,8 @@ class FleetService:
     def _reserve_again(self, stored: StoredPlan) -> None:
         plan, job = stored.plan, stored.job
         self.planner.reserve(plan, job)
-        for stage_id, placement in stored.replicated.items():
-            if stage_id not in stored.dropped:
-                self.planner.move(job, plan, stage_id, placement)
+        for stage_id, placement in stored.replicas.items():
+            self.planner.move(job, plan, stage_id, placement)
         for stage_id, (placement, _) in stored.moved.items():
             self.planner.move(job, plan, stage_id, placement)
         for stage_id in stored.ended:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from opendt.model.errors import InputError, OpenDTError
-from opendt.model.fleet_action import Migrate, Replicate
+from opendt.model.fleet_action import RunElsewhere
 from opendt.orchestrator import fleet_events as events
 from opendt.orchestrator.fleet_ports import ActionError
 from opendt.verification.ledger_rows import DocumentRow
@@ -125,8 +125,8 @@ class FleetActions:
         return report
 
     def _cluster(self, request: FleetRequest) -> str:
-        if isinstance(request, Migrate | Replicate):
-            can = self._keeper.movable if isinstance(request, Migrate) else self._keeper.replicable
+        if isinstance(request, RunElsewhere):
+            can = self._keeper.movable if request.action == "migrate" else self._keeper.replicable
             try:
                 return can(request.plan_id, request.stage_id).cluster
             except ActionError as error:
@@ -139,7 +139,7 @@ class FleetActions:
     def _done(self, request: FleetRequest, hands: Hands, *, dry_run: bool) -> tuple[Outcome, str]:
         done: Outcome = "would_be_done" if dry_run else "done"
         try:
-            if isinstance(request, Migrate | Replicate):
+            if isinstance(request, RunElsewhere):
                 return done, "" if dry_run else self._elsewhere(request)
             if not hands.act(request, dry_run=dry_run):
                 return "unchanged", ""
@@ -147,9 +147,9 @@ class FleetActions:
             return "failed", str(error)
         return done, ""
 
-    def _elsewhere(self, request: Migrate | Replicate) -> str:
+    def _elsewhere(self, request: RunElsewhere) -> str:
         """Let a stage go on at another place, or run there a second time; says where."""
-        have = self._keeper.move if isinstance(request, Migrate) else self._keeper.replicate
+        have = self._keeper.move if request.action == "migrate" else self._keeper.replicate
         place = have(request.plan_id, request.stage_id)
         return f"on {place.node_name} in {place.cluster}"
 

@@ -59,12 +59,17 @@ class StoredPlan:
     status: str = ""
     """How it ended; empty while it has not."""
 
+    @property
+    def replicas(self) -> dict[str, Placement]:
+        """Stage -> where it runs a second time, as long as it does."""
+        gone = self.dropped | self.ended.keys()
+        return {stage_id: placement for stage_id, placement in self.replicated.items() if stage_id not in gone}
+
     def run(self) -> PlanRun:
         """The plan as far as the ledger knows it."""
         run = PlanRun(self.plan, self.job, is_acting=self.is_acting)
-        for stage_id, placement in self.replicated.items():
-            if stage_id not in self.ended and stage_id not in self.dropped:
-                run.stages[stage_id].replica = Replica(placement)
+        for stage_id, placement in self.replicas.items():
+            run.stages[stage_id].replica = Replica(placement)
         for stage_id, (placement, role) in self.moved.items():
             run.fail_over(stage_id, placement, role)
         for seen, role in self.ended.values():

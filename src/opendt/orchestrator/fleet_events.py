@@ -143,10 +143,10 @@ class StageLost(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageFailedOver(Event):
-    """A stage goes on where its shadow was placed."""
+    """A stage goes on elsewhere: with its replica, where its shadow was placed, or at another place."""
 
     level = "warning"
-    sentence = "stage {stage} of {plan} goes to its shadow on {node} in {cluster}"
+    sentence = "stage {stage} of {plan} goes on elsewhere, on {node} in {cluster}"
 
     plan: str
     stage: str

@@ -348,7 +348,7 @@ class FleetKeeper:
                     self._lose(run, name, f"cluster {cluster} does not answer")
 
     def _lose(self, run: PlanRun, name: str, reason: str) -> None:
-        """Send a stage to its shadow, or to another place; where there is none it is lost."""
+        """Let a stage go on with its replica, at its shadow placement or at another place; where there is none it is lost."""
         plan_id, stage = run.plan.plan_id, run.stages[name]
         left = stage.placement
         self._changed[plan_id] = None
@@ -492,14 +492,11 @@ class FleetKeeper:
             return
         for name in run.ready():
             stage = run.stages[name]
-            key: _StageKey = (run.plan.plan_id, name, stage.role)
-            if key in self._waiting:
+            if (run.plan.plan_id, name, stage.role) in self._waiting:
                 continue
             if stage.placement.cluster in self._health.away_since_ms:
                 self._lose(run, name, f"cluster {stage.placement.cluster} does not answer")
-                stage = run.stages[name]
-                key = (run.plan.plan_id, name, stage.role)
-                if stage.has_ended:
+                if stage.has_ended or stage.is_asked:
                     continue
             stage.is_asked = self._ask(run, name, stage.placement, stage.role)
         for name, stage in run.stages.items():

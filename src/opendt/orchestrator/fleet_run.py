@@ -30,6 +30,7 @@ class Replica:
     placement: Placement
     is_asked: bool = False
     was_asked: bool = False
+    """Whether it ever was: it may have been made although its cluster refused it, or did not answer."""
     seen: StageObservation | None = None
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,19 +22,6 @@ from tests.told_fleet import NOW_MS, SmallFleet, ToldPlanner, job, node
 
 if TYPE_CHECKING:
     from opendt.orchestrator.events import Notice
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger.open(tmp_path / "ledger.sqlite") as opened:
-        yield opened
-
-
-@pytest.fixture
-def fleet(ledger: Ledger) -> Iterator[SmallFleet]:
-    made = SmallFleet(ledger)
-    yield made
-    made.keeper.close()
 
 
 def test_a_job_runs_stage_by_stage_and_is_verified(fleet: SmallFleet) -> None:

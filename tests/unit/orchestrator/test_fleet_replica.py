@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,26 +11,13 @@ from opendt.model.fleet import ClusterState, LatencyMatrix
 from opendt.model.plan import Placement
 from opendt.orchestrator.fleet_ports import ActionError
 from opendt.twin.state import FleetState, FleetUpdate
-from opendt.verification.ledger import Ledger
 from tests.told_fleet import NOW_MS, SmallFleet, ToldPlanner, job, node
 
 if TYPE_CHECKING:
     from opendt.model.fleet import PodRole
     from opendt.model.job import Job
     from opendt.model.plan import Plan
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger.open(tmp_path / "ledger.sqlite") as opened:
-        yield opened
-
-
-@pytest.fixture
-def fleet(ledger: Ledger) -> Iterator[SmallFleet]:
-    made = SmallFleet(ledger)
-    yield made
-    made.keeper.close()
+    from opendt.verification.ledger import Ledger
 
 
 class ThirdPlace(ToldPlanner):
