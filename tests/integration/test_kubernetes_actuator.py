@@ -96,6 +96,14 @@ def test_a_plan_becomes_pods_once_however_often_it_is_applied(planes, manager):
     assert pod.owner == "ConfigMap/opendt-once"
 
 
+def test_a_cluster_without_the_namespace_says_what_makes_it(manager):
+    with acting(manager, namespace="nowhere") as actuator:
+        anchor, pod = actuator.apply(a_plan("homeless"), [a_stage("s1")]).results
+    assert (anchor.outcome, pod.outcome) == ("refused", "refused")
+    assert 'namespaces "nowhere" not found' in pod.message
+    assert pod.message.endswith(". Apply deploy/rbac/opendt.yaml there")
+
+
 def test_the_scheduler_puts_a_pod_where_its_affinity_says(planes, manager):
     with acting(manager) as actuator:
         actuator.apply(a_plan("pinned"), [a_stage(node="node-00001")])

@@ -283,7 +283,9 @@ class Actuator:
         name = self._pod_name(plan, stage)
         target = f"pod/{self._namespace}/{name}"
         if not anchor.is_done and anchor.outcome != "dry_run":
-            said = f"what would own it could not be made: {anchor.message}"
+            # Where the anchor of a plan is not found it is the namespace that is missing.
+            hint = ". Apply deploy/rbac/opendt.yaml there" if anchor.reason == "NotFound" else ""
+            said = f"what would own it could not be made: {anchor.message}{hint}"
             return replace(anchor, action="create", target=target, message=said, attempts=0, stage_id=stage_id)
         body = pod_manifest(plan, stage, self._settings.pods, anchor.uid or "unknown")
         ask = self._applying(self._pod_path(self._namespace, name), body, dry_run)
